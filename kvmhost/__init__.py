@@ -1,0 +1,1 @@
+"""kvmhost: lguest's Guests on KVM."""

@@ -1,0 +1,73 @@
+/*
+ * Every offset that two builds must agree about, asserted in both: this file is
+ * compiled for i386 beside the Switchers and for x86-64 beside the shim.
+ */
+#include <stddef.h>
+
+#include "lguest.h"
+#include "machine.h"
+
+#define AT(type, field, offset) \
+	_Static_assert(offsetof(struct type, field) == (offset), #type "." #field)
+#define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
+
+SIZE(kvmhost_mailbox, 96);
+AT(kvmhost_mailbox, entry_offset, 8);
+AT(kvmhost_mailbox, cr2, 32);
+AT(kvmhost_mailbox, where, 80);
+AT(kvmhost_mailbox, attention, 84);
+
+SIZE(kvmhost_frame_2623, FRAME_BYTES);
+SIZE(kvmhost_frame_2624, FRAME_BYTES);
+AT(kvmhost_frame_2623, eax, 28);
+AT(kvmhost_frame_2623, trapnum, TRAPNUM_OFFSET - FRAME_OFFSET);
+AT(kvmhost_frame_2624, trapnum, TRAPNUM_OFFSET - FRAME_OFFSET);
+AT(kvmhost_frame_2624, gs, 28);
+AT(kvmhost_frame_2624, eip, 52);
+_Static_assert(FRAME_OFFSET + FRAME_BYTES == PAGE_BYTES, "the frame ends with its page");
+
+SIZE(kvmhost_tss, 104);
+AT(kvmhost_tss, esp0, 4);
+AT(kvmhost_tss, ss0, 8);
+AT(kvmhost_tss, esp1, 12);
+AT(kvmhost_tss, io_bitmap_base, 102);
+
+AT(kvmhost_state_8, host_idt_desc, 4);
+AT(kvmhost_state_8, host_gdt_desc, 12);
+AT(kvmhost_state_8, host_sp, 20);
+AT(kvmhost_state_8, guest_idt_desc, 24);
+AT(kvmhost_state_8, guest_gdt_desc, 32);
+AT(kvmhost_state_8, guest_tss, 40);
+AT(kvmhost_state_8, guest_idt, 144);
+AT(kvmhost_state_8, guest_gdt, 2192);
+SIZE(kvmhost_state_8, 2448);
+
+AT(kvmhost_state_6, host_idt_desc, 4);
+AT(kvmhost_state_6, host_gdt_desc, 10);
+AT(kvmhost_state_6, host_sp, 16);
+AT(kvmhost_state_6, guest_idt_desc, 20);
+AT(kvmhost_state_6, guest_gdt_desc, 26);
+AT(kvmhost_state_6, guest_tss, 32);
+AT(kvmhost_state_6, guest_idt, 136);
+AT(kvmhost_state_6, guest_gdt, 2184);
+SIZE(kvmhost_state_6, 2440);
+
+AT(kvmhost_guest, pgdir, 36);
+AT(kvmhost_guest, current_root, 52);
+AT(kvmhost_guest, idt, 112);
+AT(kvmhost_guest, gdt, 2160);
+AT(kvmhost_guest, fxsave, GUEST_FXSAVE_OFFSET);
+_Static_assert(GUEST_FXSAVE_OFFSET % 16 == 0, "FXSAVE needs 16-byte alignment");
+_Static_assert(sizeof(struct kvmhost_guest) <= PAGE_BYTES, "a Guest's state is one page");
+
+AT(lguest_data_31, irq_pending, 20);
+AT(lguest_data_31, hcall_status, 24);
+AT(lguest_data_31, hcalls, 88);
+AT(lguest_data_31, reserve_mem, 1368);
+AT(lguest_data_31, noirq_start, 1376);
+AT(lguest_data_31, kernel_address, 1384);
+AT(lguest_data_31, syscall_vec, 1388);
+SIZE(lguest_data_31, 1392);
+AT(lguest_data_41, noirq_iret, 1376);
+AT(lguest_data_41, kernel_address, 1380);
+SIZE(lguest_data_41, 1388);

@@ -1,0 +1,3 @@
+#include "run.h"
+
+typedef int kvmhost_run_is_empty;
