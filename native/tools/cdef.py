@@ -35,7 +35,7 @@ def main(module: str, target: str, *headers: str) -> None:
     for header in headers:
         ffi.cdef(reduce(Path(header).read_text()))
     includes = "\n".join(f'#include "{Path(header).name}"' for header in headers)
-    ffi.set_source(module, f"#define _GNU_SOURCE\n{includes}\n")
+    ffi.set_source(module, f"{includes}\n")
     ffi.emit_c_code(target)
 
 
