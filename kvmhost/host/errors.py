@@ -1,0 +1,63 @@
+"""What can go wrong in the host room, and what to do about it.
+
+Three things break, and they must never be confused.  A Guest that breaks a rule dies alone (GuestBroke).
+A Switcher that faults while Guest tables are live has a bug, or was made to have one (SwitcherFault).
+A vCPU that does not come back, or an exit that cannot happen, means the whole VM is lost (MachineBroken).
+Each says what happened, why, and what a person can try next; nobody ever sees a bare errno.
+"""
+
+
+class KvmhostError(Exception):
+    """Base of every error of this project above the kvm room.
+
+    message: one sentence, what happened.  cause: why, as far as it is known.  next_step: what to try.
+
+    >>> error = KvmhostError("the image cannot be read", cause="it is empty", next_step="build it again")
+    >>> print(error)
+    the image cannot be read: it is empty. Next: build it again
+    """
+
+    def __init__(self, message: str, *, cause: str = "", next_step: str = "") -> None:
+        super().__init__(message, cause, next_step)
+        self.message = message
+        self.cause = cause
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        text = f"{self.message}: {self.cause}" if self.cause else self.message
+        return f"{text}. Next: {self.next_step}" if self.next_step else text
+
+
+class GuestBroke(KvmhostError):
+    """A Guest broke a rule of the lguest ABI: it alone dies, its neighbours and the VM go on.
+
+    reason: what the Guest did.  advice: what its author can do about it.
+
+    >>> raise GuestBroke("page table entry 0x87 has bits a Guest may not set", "clear PAT")
+    Traceback (most recent call last):
+    ...
+    kvmhost.host.errors.GuestBroke: page table entry 0x87 has bits a Guest may not set. Next: clear PAT
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason, next_step=advice)
+
+    @property
+    def reason(self) -> str:
+        return self.message
+
+    @property
+    def advice(self) -> str:
+        return self.next_step
+
+
+class SwitcherFault(KvmhostError):
+    """An exception at ring 0 inside the Switcher while a Guest's tables were live."""
+
+
+class MachineBroken(KvmhostError):
+    """The VM as a whole cannot go on: it was reported, and is to be destroyed."""
+
+
+class AddressError(KvmhostError):
+    """Our own code named VM-physical memory that does not exist. Never the Guest's doing."""
