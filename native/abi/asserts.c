@@ -7,8 +7,7 @@
 #include "lguest.h"
 #include "machine.h"
 
-#define AT(type, field, offset) \
-	_Static_assert(offsetof(struct type, field) == (offset), #type "." #field)
+#define AT(type, field, offset) _Static_assert(offsetof(struct type, field) == (offset), #type "." #field)
 #define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
 
 SIZE(kvmhost_mailbox, 96);

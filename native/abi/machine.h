@@ -26,11 +26,11 @@
 #define KVM_TSS_BASE 0xFFFBD000
 
 /* Inside the Host area, offsets from HOST_AREA_BASE. */
-#define HOST_TEXT_OFFSET 0x0000   /* the ring-0 Host, one page, read-only and executable */
-#define HOST_IDT_OFFSET 0x1000    /* 256 gates, shared by all vCPUs */
-#define HOST_PDPT_OFFSET 0x2000   /* the Host's page tables: PDPT, 4 directories, */
-#define HOST_PD_OFFSET 0x3000     /* the table of the Host area itself (4 KiB pages) */
-#define HOST_PT_OFFSET 0x7000     /* and the Switcher's table */
+#define HOST_TEXT_OFFSET 0x0000 /* the ring-0 Host, one page, read-only and executable */
+#define HOST_IDT_OFFSET 0x1000 /* 256 gates, shared by all vCPUs */
+#define HOST_PDPT_OFFSET 0x2000 /* the Host's page tables: PDPT, 4 directories, */
+#define HOST_PD_OFFSET 0x3000 /* the table of the Host area itself (4 KiB pages) */
+#define HOST_PT_OFFSET 0x7000 /* and the Switcher's table */
 #define HOST_SWITCHER_PT_OFFSET 0x8000
 #define SWITCHER_TEXT_OFFSET 0x9000 /* the Switcher, one page, mapped at SWITCHER_BASE */
 #define CPU_AREA_OFFSET 0x10000
@@ -38,10 +38,10 @@
 #define MAX_CPUS 16
 
 /* Inside one vCPU's area. */
-#define CPU_GDT_OFFSET 0x0000     /* 32 descriptors; sgdt leads from here to the rest */
+#define CPU_GDT_OFFSET 0x0000 /* 32 descriptors; sgdt leads from here to the rest */
 #define CPU_TSS_OFFSET 0x0100
 #define CPU_MAILBOX_OFFSET 0x0200
-#define CPU_HOST_PAGE_OFFSET 0x1000  /* what the Host's tables show at the pair's first page */
+#define CPU_HOST_PAGE_OFFSET 0x1000 /* what the Host's tables show at the pair's first page */
 #define CPU_STATE_PAGE_OFFSET 0x2000 /* the pair's second page */
 #define CPU_STACK_OFFSET 0x3000
 #define CPU_STACK_SIZE 0x2000
@@ -50,7 +50,7 @@
 
 #define SWITCHER_BASE 0xFFC00000
 #define SWITCHER_RESERVE 0x00400000 /* reserve_mem told to the Guest */
-#define PAIR_SIZE 0x2000            /* pair n starts at SWITCHER_BASE + 0x1000 + n * PAIR_SIZE */
+#define PAIR_SIZE 0x2000 /* pair n starts at SWITCHER_BASE + 0x1000 + n * PAIR_SIZE */
 #define PAGE_BYTES 0x1000
 
 /* ---- selectors (lguest's own indices) ---------------------------------- */
@@ -69,8 +69,8 @@
 
 /* ---- ports and vectors ------------------------------------------------- */
 
-#define PORT_LEAVE 0xE0          /* the ring-0 Host leaves the VM: one world switch is over */
-#define PORT_HOST_FAULT 0xE1     /* an exception at ring 0 outside the Switcher's Guest half */
+#define PORT_LEAVE 0xE0 /* the ring-0 Host leaves the VM: one world switch is over */
+#define PORT_HOST_FAULT 0xE1 /* an exception at ring 0 outside the Switcher's Guest half */
 #define PORT_SWITCHER_FAULT 0xE2 /* an exception inside the Switcher while Guest tables are live */
 #define HYPERCALL_VECTOR 0x1F
 #define SYSCALL_VECTOR 0x80
@@ -80,29 +80,29 @@
 
 /* ---- the mailbox: one a vCPU, plain memory seen by ring 0, C and Python -- */
 
-#define WORK_CR0 1      /* load .cr0 */
+#define WORK_CR0 1 /* load .cr0 */
 #define WORK_FPU_SAVE 2 /* FXSAVE to .fpu_save */
 #define WORK_FPU_LOAD 4 /* FXRSTOR from .fpu_load */
-#define WORK_STAY 8     /* do the work above and leave again without a world switch */
+#define WORK_STAY 8 /* do the work above and leave again without a world switch */
 
 #define WHERE_OUT 0
 #define WHERE_IN 1
 
-#define ATTENTION_EVENT 1  /* a virtual interrupt or another change to a Guest */
-#define ATTENTION_SLICE 2  /* the time slice is over */
-#define ATTENTION_STOP 4   /* give the vCPU back */
+#define ATTENTION_EVENT 1 /* a virtual interrupt or another change to a Guest */
+#define ATTENTION_SLICE 2 /* the time slice is over */
+#define ATTENTION_STOP 4 /* give the vCPU back */
 #define ATTENTION_SIGNAL 8 /* a signal interrupted KVM_RUN */
 
 struct kvmhost_mailbox {
-	uint32_t pair;           /* EAX at the Switcher's door: linear address of the pair */
-	uint32_t root;           /* EBX: the shadow root, a CR3 value */
-	uint32_t entry_offset;   /* the far pointer of lcall: switch_to_guest, relocated */
+	uint32_t pair; /* EAX at the Switcher's door: linear address of the pair */
+	uint32_t root; /* EBX: the shadow root, a CR3 value */
+	uint32_t entry_offset; /* the far pointer of lcall: switch_to_guest, relocated */
 	uint32_t entry_selector; /* LGUEST_CS */
-	uint32_t work;           /* WORK_* bits, cleared by ring 0 when done */
+	uint32_t work; /* WORK_* bits, cleared by ring 0 when done */
 	uint32_t cr0;
 	uint32_t fpu_save; /* VM-physical, 16-byte aligned */
 	uint32_t fpu_load;
-	uint32_t cr2;          /* CR2 after the last world switch */
+	uint32_t cr2; /* CR2 after the last world switch */
 	uint32_t fault_vector; /* PORT_HOST_FAULT: what happened at ring 0 */
 	uint32_t fault_error;
 	uint32_t fault_eip;
@@ -110,13 +110,13 @@ struct kvmhost_mailbox {
 	uint32_t fault_eflags;
 	uint32_t fault_cr2;
 	uint32_t fault_esp;
-	uint32_t nmi_host;       /* NMIs taken by the Host's vector 2 */
-	uint32_t nmi_switcher;   /* NMIs from ring 0 under the Guest's IDT (hardened) */
-	uint32_t kicks;          /* kick interrupts the Host's handler acknowledged */
-	uint32_t unexpected;     /* other interrupts, which nobody should send */
-	uint32_t where;          /* WHERE_*: written by the shim around KVM_RUN */
-	uint32_t attention;      /* ATTENTION_* bits, set by whoever wants the vCPU's ear */
-	uint32_t initialised;    /* 1 once the Host has set up TR, LDTR and its LAPIC */
+	uint32_t nmi_host; /* NMIs taken by the Host's vector 2 */
+	uint32_t nmi_switcher; /* NMIs from ring 0 under the Guest's IDT (hardened) */
+	uint32_t kicks; /* kick interrupts the Host's handler acknowledged */
+	uint32_t unexpected; /* other interrupts, which nobody should send */
+	uint32_t where; /* WHERE_*: written by the shim around KVM_RUN */
+	uint32_t attention; /* ATTENTION_* bits, set by whoever wants the vCPU's ear */
+	uint32_t initialised; /* 1 once the Host has set up TR, LDTR and its LAPIC */
 	uint32_t reserved;
 };
 
@@ -191,10 +191,10 @@ struct kvmhost_state_6 {
 /* ---- a Guest's block: state that a later resident Host will share ------- */
 
 #define GUEST_STATE_OFFSET 0x0000 /* one page: struct kvmhost_guest and the FXSAVE area */
-#define GUEST_REGS_OFFSET 0x1000  /* the register page */
+#define GUEST_REGS_OFFSET 0x1000 /* the register page */
 #define GUEST_SWITCHER_PT_OFFSET 0x2000
-#define GUEST_PDPT_OFFSET 0x3000  /* 4 shadow roots, 32 bytes each */
-#define GUEST_POOL_OFFSET 0x4000  /* shadow directories and tables */
+#define GUEST_PDPT_OFFSET 0x3000 /* 4 shadow roots, 32 bytes each */
+#define GUEST_POOL_OFFSET 0x4000 /* shadow directories and tables */
 #define GUEST_BLOCK_SIZE 0x00200000
 #define GUEST_ROOTS 4
 #define NO_PGDIR 0xFFFFFFFF
@@ -205,21 +205,21 @@ struct kvmhost_state_6 {
 #define CHANGED_ALL 3
 
 struct kvmhost_guest {
-	uint32_t mem_base;   /* VM-physical address of Guest-physical 0 */
-	uint32_t mem_bytes;  /* Guest RAM */
-	uint32_t data;       /* Guest-physical address of lguest_data, 0 before INIT */
+	uint32_t mem_base; /* VM-physical address of Guest-physical 0 */
+	uint32_t mem_bytes; /* Guest RAM */
+	uint32_t data; /* Guest-physical address of lguest_data, 0 before INIT */
 	uint32_t kernel_address;
 	uint32_t noirq_start;
 	uint32_t noirq_end;
 	uint32_t syscall_vector;
 	uint32_t linear; /* 1 until the first NEW_PGTABLE */
-	uint32_t pae;    /* the format of the Guest's own tables */
-	uint32_t pgdir[GUEST_ROOTS];  /* Guest-physical top level of each root, or NO_PGDIR */
+	uint32_t pae; /* the format of the Guest's own tables */
+	uint32_t pgdir[GUEST_ROOTS]; /* Guest-physical top level of each root, or NO_PGDIR */
 	uint32_t current_root;
 	uint32_t esp1;
 	uint32_t ss1;
 	uint32_t stack_pages;
-	uint32_t ts;      /* 8 or 0, the Guest's own CR0.TS */
+	uint32_t ts; /* 8 or 0, the Guest's own CR0.TS */
 	uint32_t halted;
 	uint32_t changed; /* CHANGED_* */
 	uint32_t last_cpu;
@@ -228,7 +228,7 @@ struct kvmhost_guest {
 	uint32_t hypercall_pending;
 	uint32_t pad[4];
 	uint32_t idt[512]; /* the Guest's gates, already checked: low, high */
-	uint32_t gdt[64];  /* the Guest's descriptors, already fixed up */
+	uint32_t gdt[64]; /* the Guest's descriptors, already fixed up */
 	uint8_t fxsave[512];
 };
 
