@@ -91,7 +91,7 @@ class Frame:
 
     def __init__(self, page: Any, layout: Layout) -> None:
         start = ffi.cast("uint8_t *", page) + lib.FRAME_OFFSET
-        self.words = ffi.cast(f"{layout.frame_type} *", start)
+        self.words: Any = ffi.cast(f"{layout.frame_type} *", start)
         self.layout = layout
 
     def snapshot(self) -> dict[str, int]:
@@ -120,10 +120,10 @@ class StatePage:
 
     def __init__(self, page: Any, layout: Layout) -> None:
         self._bytes = ffi.cast("uint8_t *", page)
-        self.words = ffi.cast(f"{layout.state_type} *", page)
-        self.guest_idt = self.words.guest_idt
-        self.guest_gdt = self.words.guest_gdt
-        self.guest_tss = self.words.guest_tss
+        self.words: Any = ffi.cast(f"{layout.state_type} *", page)
+        self.guest_idt: Any = self.words.guest_idt
+        self.guest_gdt: Any = self.words.guest_gdt
+        self.guest_tss: Any = self.words.guest_tss
         self.layout = layout
 
     @property
