@@ -1,3 +1,218 @@
+/*
+ * [R10] The hot run loop, outside the VM.
+ *
+ * A trap of the Guest's arrives here as an OUT by the ring-0 Host.  What needs a
+ * decision goes on to Python; what is no trap at all stays: an interrupt that
+ * only carried a kick whose reason has been dealt with, a signal, the counting.
+ * No ioctl but KVM_RUN is made in here, and nothing is allocated.
+ */
+#include <errno.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
 #include "run.h"
 
-typedef int kvmhost_run_is_empty;
+/* A real-time signal that nobody else is likely to use.  It does nothing: its
+ * arrival ends KVM_RUN, and that is all it is for. */
+#define WAKE_SIGNAL (SIGRTMIN + 6)
+
+static void ignore_wake(int number)
+{
+	(void)number;
+}
+
+/* Installed before the first signal can be sent, once for the process. */
+__attribute__((constructor)) static void install_wake_handler(void)
+{
+	struct sigaction action = {.sa_handler = ignore_wake};
+
+	sigaction(WAKE_SIGNAL, &action, NULL);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * [R20] A signal has ended KVM_RUN, at whatever instruction the vCPU was: perhaps
+ * in the middle of the Switcher.  Its registers are not in the frame and nothing
+ * may be looked at.  So raise the kick and go back in until the Host's OUT; and
+ * have ourselves signalled again in case that never comes.
+ */
+struct patience {
+	int64_t deadline; /* 0: no signal came yet */
+	timer_t timer;
+	int armed;
+};
+
+static void lose_patience_later(struct patience *patience)
+{
+	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = WAKE_SIGNAL};
+	struct itimerspec once = {.it_value = {.tv_sec = KVMHOST_PATIENCE_MS / 1000, .tv_nsec = 1000000}};
+
+	patience->deadline = now_ms() + KVMHOST_PATIENCE_MS;
+	event._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &event, &patience->timer) == 0) {
+		patience->armed = 1;
+		timer_settime(patience->timer, 0, &once, NULL);
+	}
+}
+
+static void end_patience(struct patience *patience)
+{
+	if (patience->armed)
+		timer_delete(patience->timer);
+}
+
+static void kick(struct kvmhost_cpu *cpu)
+{
+	const uint64_t one = 1;
+	ssize_t written;
+
+	__atomic_add_fetch(&cpu->kicks, 1, __ATOMIC_RELAXED);
+	do {
+		written = write(cpu->kick_fd, &one, sizeof(one));
+	} while (written < 0 && errno == EINTR);
+}
+
+/*
+ * [R30] Who wants the vCPU's ear sets a bit, then looks where the vCPU is; the
+ * vCPU says where it is, then looks for bits.  With a full fence between the two
+ * steps on both sides one of them sees the other, so a post is never lost; and
+ * only the post that found no bit set kicks, so it is never delivered twice.
+ */
+void kvmhost_post(struct kvmhost_cpu *cpu, uint32_t why)
+{
+	struct kvmhost_mailbox *mailbox = cpu->mailbox;
+	uint32_t before;
+
+	__atomic_add_fetch(&cpu->posts, 1, __ATOMIC_RELAXED);
+	before = __atomic_fetch_or(&mailbox->attention, why, __ATOMIC_SEQ_CST);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (before == 0 && __atomic_load_n(&mailbox->where, __ATOMIC_SEQ_CST) == WHERE_IN)
+		kick(cpu);
+}
+
+uint32_t kvmhost_take(struct kvmhost_cpu *cpu)
+{
+	return __atomic_exchange_n(&cpu->mailbox->attention, 0, __ATOMIC_SEQ_CST);
+}
+
+int kvmhost_signal(struct kvmhost_cpu *cpu)
+{
+	uint64_t thread = __atomic_load_n(&cpu->thread, __ATOMIC_SEQ_CST);
+
+	return thread ? pthread_kill((pthread_t)thread, WAKE_SIGNAL) : ESRCH;
+}
+
+/* Which door the ring-0 Host left by, or LEFT_EXIT for anything else. */
+static int door(const struct kvm_run *run)
+{
+	if (run->exit_reason != KVM_EXIT_IO || run->io.direction != KVM_EXIT_IO_OUT)
+		return LEFT_EXIT;
+	switch (run->io.port) {
+	case PORT_LEAVE:
+		return LEFT_TRAP;
+	case PORT_HOST_FAULT:
+		return LEFT_HOST_FAULT;
+	case PORT_SWITCHER_FAULT:
+		return LEFT_SWITCHER_FAULT;
+	default:
+		return LEFT_EXIT;
+	}
+}
+
+/* [R40] KVM_RUN until a door opens. */
+static int run_to_door(struct kvmhost_cpu *cpu)
+{
+	struct patience patience = {0};
+	int left;
+
+	for (;;) {
+		cpu->runs++;
+		if (ioctl(cpu->fd, KVM_RUN, 0) == 0) {
+			left = door(cpu->run);
+			break;
+		}
+		if (errno != EINTR) {
+			left = -errno;
+			break;
+		}
+		cpu->signals++;
+		if (!patience.deadline) {
+			lose_patience_later(&patience);
+			__atomic_fetch_or(&cpu->mailbox->attention, ATTENTION_SIGNAL, __ATOMIC_SEQ_CST);
+			kick(cpu);
+		} else if (now_ms() >= patience.deadline) {
+			left = LEFT_BROKEN;
+			break;
+		}
+	}
+	end_patience(&patience);
+	return left;
+}
+
+/* An interrupt for the Host.  Its handler in the VM has acknowledged it. */
+static int is_interrupt(uint32_t trapnum)
+{
+	return trapnum >= 32 && trapnum < 256 && trapnum != SYSCALL_VECTOR;
+}
+
+/*
+ * [R50] In, and out again.  Without attention the sum of it is one KVM_RUN a
+ * trap.  The sentinel in trapnum is how a Switcher that cannot tell its own
+ * faults from the Guest's leaves a trace: no stub ever stores 256.
+ */
+int kvmhost_enter(struct kvmhost_cpu *cpu)
+{
+	struct kvmhost_mailbox *mailbox = cpu->mailbox;
+	uint32_t trapnum;
+	int left;
+
+	__atomic_store_n(&cpu->thread, (uint64_t)pthread_self(), __ATOMIC_SEQ_CST);
+	for (;;) {
+		*cpu->trapnum = NO_TRAP;
+		__atomic_store_n(&mailbox->where, WHERE_IN, __ATOMIC_SEQ_CST);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&mailbox->attention, __ATOMIC_SEQ_CST)) {
+			left = LEFT_ATTENTION;
+			break;
+		}
+		left = run_to_door(cpu);
+		__atomic_store_n(&mailbox->where, WHERE_OUT, __ATOMIC_SEQ_CST);
+		if (left != LEFT_TRAP)
+			break;
+		trapnum = *cpu->trapnum;
+		cpu->switches++;
+		cpu->traps[trapnum <= NO_TRAP ? trapnum : NO_TRAP]++;
+		if (!is_interrupt(trapnum))
+			break;
+		if (__atomic_load_n(&mailbox->attention, __ATOMIC_SEQ_CST)) {
+			left = LEFT_ATTENTION;
+			break;
+		}
+		cpu->stale++;
+	}
+	__atomic_store_n(&mailbox->where, WHERE_OUT, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->thread, 0, __ATOMIC_SEQ_CST);
+	return left;
+}
+
+int kvmhost_visit(struct kvmhost_cpu *cpu)
+{
+	int left;
+
+	__atomic_store_n(&cpu->thread, (uint64_t)pthread_self(), __ATOMIC_SEQ_CST);
+	left = run_to_door(cpu);
+	__atomic_store_n(&cpu->thread, 0, __ATOMIC_SEQ_CST);
+	return left;
+}
