@@ -110,9 +110,9 @@ def load(name: str, frame: str | None = None, descriptors: int | None = None) ->
             "it is neither shipped nor a file",
             f"name one of {', '.join(SHIPPED)}, or the path of a Switcher object",
         )
-    from . import foreign
+    from .foreign import load as load_object
 
-    return foreign.load(Path(name), frame, descriptors)
+    return load_object(Path(name), frame, descriptors)
 
 
 def read_data(name: str) -> tuple[bytes, dict[str, Any]]:

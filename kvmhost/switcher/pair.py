@@ -90,8 +90,7 @@ class Frame:
     ss: int = _selector("ss")
 
     def __init__(self, page: Any, layout: Layout) -> None:
-        start = ffi.cast("uint8_t *", page) + lib.FRAME_OFFSET
-        self.words: Any = ffi.cast(f"{layout.frame_type} *", start)
+        self.words = _view(layout.frame_type, _view("uint8_t", page) + lib.FRAME_OFFSET)
         self.layout = layout
 
     def snapshot(self) -> dict[str, int]:
@@ -119,11 +118,11 @@ class StatePage:
     __slots__ = ("_bytes", "guest_gdt", "guest_idt", "guest_tss", "layout", "words")
 
     def __init__(self, page: Any, layout: Layout) -> None:
-        self._bytes = ffi.cast("uint8_t *", page)
-        self.words: Any = ffi.cast(f"{layout.state_type} *", page)
-        self.guest_idt: Any = self.words.guest_idt
-        self.guest_gdt: Any = self.words.guest_gdt
-        self.guest_tss: Any = self.words.guest_tss
+        self._bytes = _view("uint8_t", page)
+        self.words = _view(layout.state_type, page)
+        self.guest_idt = self.words.guest_idt
+        self.guest_gdt = self.words.guest_gdt
+        self.guest_tss = self.words.guest_tss
         self.layout = layout
 
     @property
@@ -150,7 +149,7 @@ class StatePage:
         self._mailbox()[0] = value
 
     def _mailbox(self) -> Any:
-        return ffi.cast("uint32_t *", self._bytes + (lib.STATE_MAILBOX_OFFSET - lib.PAGE_BYTES))
+        return _view("uint32_t", self._bytes + (lib.STATE_MAILBOX_OFFSET - lib.PAGE_BYTES))
 
     def set_stack(self, esp1: int, ss1: int) -> None:
         """Set where a trap from ring 3 straight to ring 1 lands; at every entry (abi 2.3)."""
@@ -205,6 +204,11 @@ class StatePage:
     def clear_busy(self) -> None:
         """Make the Guest's TSS available again, after a switch that did not end as it should."""
         self.guest_gdt[2 * (int(lib.TSS_SELECTOR) >> 3) + 1] &= ~gates.TSS_BUSY_BIT & 0xFFFFFFFF
+
+
+def _view(kind: str, address: Any) -> Any:
+    """Look at memory as a C type; what comes out has the fields of the headers, not Python types."""
+    return ffi.cast(f"{kind} *", address)
 
 
 def _describe(descriptor: Any, limit: int, base: int) -> None:
