@@ -133,7 +133,7 @@ R30_pop_es_\name:	pop	%es
 
 	/* [X100] Who raised this exception?  The Guest runs at ring 1 or 3 and this
 	 * page at ring 0, so the RPL of the pushed CS tells: without the two
-	 * instructions a selector that the Guest made bad would be taken for a trap
+	 * extra instructions a selector that the Guest made bad would be taken for a trap
 	 * of the Guest's, with a frame made of the Switcher's own registers.
 	 * Hypercalls and interrupts cannot be raised in here (no INT instruction, IF
 	 * clear) and go straight to their exits. */
@@ -161,7 +161,7 @@ D03_jump:		jmp	*%eax
 	/* [X130] NMI.  From ring 1 or 3 it makes the whole journey to the Host's
 	 * vector 2, as an interrupt would.  There is no IRET on the way, so further
 	 * NMIs stay masked until that handler's own.  2007 dropped it; the two
-	 * instructions are the price of not doing so. */
+	 * extra instructions are the price of not doing so. */
 	.globl	handle_nmi
 handle_nmi:
 N00_origin_extra:	testb	$3, PUSHED_CS(%esp)
@@ -194,7 +194,8 @@ N17_resume:		iret
 	/* [X150] A fault of our own.  OUT at ring 0 asks nobody: no table, no stack,
 	 * no TSS.  The world outside reads the registers, names the boundary from
 	 * the EIP on this stack, kills the Guest whose fault it was and starts the
-	 * vCPU's Host anew (its TSS may still be marked busy). */
+	 * vCPU's Host anew (its TSS may still be marked busy).  Both are extra: seed.S
+	 * goes on with whatever it finds. */
 	.globl	fault_in_switcher
 fault_in_switcher:
 F00_report_extra:	out	%al, $PORT_SWITCHER_FAULT
