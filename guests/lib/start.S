@@ -1,0 +1,97 @@
+/*
+ * The first instruction of every Guest here, and the way in and out of its traps.
+ *
+ * What the CPU believes at _start: ring 1, paging on, every general register
+ * zero, so ESP too.  CS is 0x61, DS, ES and SS are 0x69, all flat.  IF is set and
+ * stays set; whether an interrupt may come is a word in memory (lguest.irq_enabled),
+ * and it says no.
+ */
+#include "asm_offsets.h"
+
+	.text
+	.globl _start
+_start:
+	movl	$stack_top, %esp
+	call	guest_start
+	ud2
+
+/*
+ * 256 stubs of 16 bytes, so that the address of one is a multiplication.  Seven
+ * vectors bring an error code; the others push a zero to make all frames alike.
+ */
+	.balign	16
+	.globl	trap_stubs
+trap_stubs:
+	.set	vector, 0
+	.rept	IDT_ENTRIES
+	.balign	16
+	.if	vector != 8 && vector != 10 && vector != 11 && vector != 12 && vector != 13 && vector != 14 && vector != 17
+	pushl	$0
+	.endif
+	pushl	$vector
+	jmp	trap_entry
+	.set	vector, vector + 1
+	.endr
+
+/*
+ * Here the stack holds struct trap_frame from .vector on.  DS and ES may be those
+ * of ring 3, and DF may be set: C expects neither.
+ */
+trap_entry:
+	pushal
+	pushl	%ds
+	pushl	%es
+	movl	$GUEST_DS, %eax
+	movl	%eax, %ds
+	movl	%eax, %es
+	cld
+	pushl	%esp
+	call	trap_dispatch
+	addl	$4, %esp
+	popl	%es
+	popl	%ds
+	popal
+	addl	$8, %esp
+/*
+ * The way back turns virtual interrupts on again as the saved EFLAGS say, and an
+ * interrupt delivered between that store and the iret would nest a frame on a
+ * stack that is half unwound.  So the Host is told the window, and waits.  The
+ * store goes through SS: DS is the interrupted program's.
+ */
+	pushl	%eax
+	movl	12(%esp), %eax
+	.globl	noirq_begin, noirq_end
+noirq_begin:
+	movl	%eax, %ss:lguest
+	popl	%eax
+	iret
+noirq_end:
+
+/*
+ * bool probe(uint32_t linear, uint32_t *value): one load that may fault.  The
+ * fault handler knows probe_load, and goes on at probe_fault.
+ */
+	.globl	probe, probe_load, probe_fault
+probe:
+	movl	4(%esp), %eax
+	movl	8(%esp), %edx
+probe_load:
+	movl	(%eax), %eax
+	movl	%eax, (%edx)
+	movl	$1, %eax
+	ret
+probe_fault:
+	movl	probe_error, %eax
+	movl	%eax, (%edx)
+	xorl	%eax, %eax
+	ret
+
+	.bss
+	.balign	4096
+	.space	8192
+stack_top:
+	.globl	trap_stack_top
+	.space	8192
+trap_stack_top:
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,53 @@
+"""What an image says, whatever format it came in: bytes at Guest-physical addresses, and where to begin."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes to copy to Guest-physical `physical`, in a piece of memory of `size` bytes (the rest is zero).
+
+    >>> Segment(0x100000, b"abc", 4096).end == 0x101000
+    True
+    """
+
+    physical: int
+    data: bytes
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.physical + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One ELF note: who wrote it, what kind it is to them, and its bytes."""
+
+    owner: str
+    kind: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A Guest that can be loaded. `entry` is the Guest-physical address of its first instruction.
+
+    >>> Image("x", 0x100000, (Segment(0x100000, b"", 4096),), ()).end == 0x101000
+    True
+    """
+
+    name: str
+    entry: int
+    segments: tuple[Segment, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def end(self) -> int:
+        """The first Guest-physical address behind the image."""
+        return max(segment.end for segment in self.segments)
+
+    def own_notes(self, kind: int) -> Iterator[bytes]:
+        """The notes of `kind` that say something to kvmhost."""
+        return (note.data for note in self.notes if note.owner == "kvmhost" and note.kind == kind)
