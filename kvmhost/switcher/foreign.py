@@ -30,6 +30,7 @@ START, END, TABLE, ENTRY = (
     "switch_to_guest",
 )
 _BUILD = "give the i386 object that a kernel tree builds from its Switcher's assembler file"
+_ALONE = "a Switcher runs where nothing else is mapped: build it without that reference"
 # Relocation types of the i386 ABI: S + A, S + A - P, and what assemblers write for a jump.
 _R_386_NONE, _R_386_32, _R_386_PC32, _R_386_PLT32 = 0, 1, 2, 4
 _WORD = 4
@@ -174,6 +175,11 @@ def _relocate(source: _Object, start: _Symbol, end: int) -> bytes:
         at = relocation.offset - start.value
         if relocation.kind == _R_386_NONE or not -_WORD < at < len(text):
             continue
+        if relocation.kind not in (_R_386_32, _R_386_PC32, _R_386_PLT32):
+            source.refuse(
+                f"it has a relocation of type {relocation.kind} at offset {at:#x} of its text",
+                "build it so that it needs 32-bit ones only",
+            )
         if not 0 <= at <= len(text) - _WORD:
             source.refuse(f"a relocation at {relocation.offset:#x} crosses the edge of its text", _BUILD)
         (addend,) = struct.unpack_from("<i", text, at)
@@ -189,24 +195,14 @@ def _relocate(source: _Object, start: _Symbol, end: int) -> bytes:
 def _target(source: _Object, start: _Symbol, end: int, relocation: _Relocation, addend: int) -> int:
     """S + A as an offset in the text; refused if it leads out of it."""
     symbol, where = relocation.symbol, f"at offset {relocation.offset - start.value:#x} of its text"
-    if relocation.kind not in (_R_386_32, _R_386_PC32, _R_386_PLT32):
-        source.refuse(
-            f"it has a relocation of type {relocation.kind} {where}", "only 32-bit ones can be made"
-        )
-    if symbol.section == "SHN_UNDEF":
-        source.refuse(
-            f"it needs {symbol.name}, which it does not define, {where}",
-            "a Switcher runs where nothing else is mapped: build it without that reference",
-        )
+    if symbol.section == "SHN_UNDEF" and symbol.name:
+        source.refuse(f"it needs {symbol.name}, which it does not define, {where}", _ALONE)
     target = symbol.value + addend - start.value
     # A jump counts from the end of its four bytes, which the addend has already taken off.
     lands = target + (0 if relocation.kind == _R_386_32 else _WORD)
     if symbol.section != start.section or not 0 <= lands <= end - start.value:
-        what = symbol.name or f"section {symbol.section}"
-        source.refuse(
-            f"it refers to {what}{addend:+#x}, outside its text, {where}",
-            "a Switcher runs where nothing else is mapped: build it without that reference",
-        )
+        what = symbol.name or "an address"
+        source.refuse(f"it refers to {what} ({addend:+#x}), outside its text, {where}", _ALONE)
     return target
 
 
@@ -249,12 +245,13 @@ def _table_length(source: _Object, table: _Symbol, relocations: dict[int, _Reloc
 def _layout(source: _Object, text: bytes, frame: str | None, descriptors: int | None) -> Layout:
     """The Layout that was asked for, unless the text shows another; or the one the text shows."""
     seen_frame, seen_size = recognise.frame_order(text), recognise.descriptor_size(text)
-    for asked, seen, what in (
-        (frame, seen_frame, "frame order"),
-        (descriptors, seen_size, "descriptor size"),
-    ):
-        if asked is None and seen is None:
-            source.refuse(f"its text does not show its {what}", f"say the {what} of its kernel")
-        if asked is not None and seen is not None and asked != seen:
-            source.refuse(f"it was built for the {what} {seen}, not {asked}", f"ask for {seen}")
-    return Layout.of(frame or seen_frame or "", descriptors or seen_size or 0)
+    if frame is None and seen_frame is None:
+        source.refuse("its text does not show its frame order", "say the frame order of its kernel")
+    if descriptors is None and seen_size is None:
+        source.refuse("its text does not show its descriptor size", "say the descriptor size of its kernel")
+    layout = Layout.of(frame or seen_frame or "", descriptors or seen_size or 0)
+    if layout.frame != (seen_frame or layout.frame):
+        source.refuse(f"it was built for the frame order {seen_frame}, not {frame}", "ask for that one")
+    if layout.descriptors != (seen_size or layout.descriptors):
+        source.refuse(f"it was built for {seen_size}-byte descriptors, not {descriptors}", "ask for those")
+    return layout

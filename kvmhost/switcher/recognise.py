@@ -26,10 +26,15 @@ def frame_order(text: bytes) -> str | None:
     '2.6.23'
     """
     at = text.find(_MOV_TO_CR3)
-    following = text[at + 3 : at + 4]
-    if at < 0 or not following or not 0 <= following[0] - _POP < 8:
-        return None
-    register = _REGISTERS[following[0] - _POP]
+    while at >= 0:
+        following = text[at + 3 : at + 4]
+        if following and 0 <= following[0] - _POP < len(_REGISTERS):
+            return _frame_that_starts_with(_REGISTERS[following[0] - _POP])
+        at = text.find(_MOV_TO_CR3, at + 1)
+    return None
+
+
+def _frame_that_starts_with(register: str) -> str | None:
     for frame in FRAMES:
         registers = Layout.of(frame, 6).registers
         if min(registers, key=registers.__getitem__) == register:
