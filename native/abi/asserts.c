@@ -53,6 +53,7 @@ SIZE(kvmhost_state_6, 2440);
 
 AT(kvmhost_guest, pgdir, 36);
 AT(kvmhost_guest, current_root, 52);
+AT(kvmhost_guest, pool_next, 96);
 AT(kvmhost_guest, idt, 112);
 AT(kvmhost_guest, gdt, 2160);
 AT(kvmhost_guest, fxsave, GUEST_FXSAVE_OFFSET);
