@@ -1,0 +1,82 @@
+"""The machine that QEMU plays: an AMD CPU with SVM, emulated instruction by instruction, and
+no devices but those that carry the host's files and the command's streams."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from kvmhost.lab.apt import install_line
+from kvmhost.lab.errors import LabError
+
+QEMU = "qemu-system-x86_64"
+QEMU_PACKAGE = "qemu-system-x86"
+
+# Saves a second of start: no timer calibration, no self-tests, no read-only text. panic=-1
+# restarts at once, which -no-reboot turns into QEMU's end.
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 quiet mitigations=off panic=-1 tsc=reliable no_timer_check"
+    " cryptomgr.notests rodata=off audit=0"
+)
+
+
+def find_qemu() -> str | None:
+    """The path of QEMU for x86-64, or None when it is not installed."""
+    return shutil.which(QEMU)
+
+
+def qemu_missing() -> LabError:
+    """The error that says that QEMU is missing, and the line that installs it."""
+    if shutil.which("apt-get") is None:
+        return LabError(f"{QEMU} is not installed", next_step=f"install {QEMU} with your package manager")
+    return LabError(f"{QEMU} is not installed", next_step=install_line(QEMU_PACKAGE))
+
+
+def command_line(
+    qemu: str,
+    *,
+    vmlinux: Path,
+    initramfs: int,
+    kernel_log: int,
+    ports: Mapping[int, int],
+    writable: Sequence[Path],
+    memory: str,
+    cpus: int,
+) -> list[str]:
+    """The line that starts the lab.
+
+    `initramfs` and `kernel_log` are descriptors that QEMU inherits, `ports` maps the number
+    of a virtio-serial port to one; the log and the ports are sockets. `memory` is in QEMU's
+    notation ("1G").
+    """
+    return [
+        qemu,
+        *("-machine", "q35", "-accel", "tcg", "-cpu", "qemu64,+svm,+npt"),
+        *("-smp", str(cpus), "-m", memory),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-kernel", str(vmlinux), "-initrd", f"/proc/self/fd/{initramfs}", "-append", KERNEL_ARGUMENTS),
+        *("-chardev", f"socket,id=log,fd={kernel_log}", "-serial", "chardev:log"),
+        *_folder("host", Path("/"), ",readonly=on"),
+        *(part for i, path in enumerate(writable) for part in _folder(f"w{i}", path, "")),
+        *("-device", "virtio-serial-pci"),
+        *_ports(ports.items()),
+    ]
+
+
+def _folder(tag: str, path: Path, options: str) -> list[str]:
+    escaped = str(path).replace(",", ",,")
+    return [
+        "-fsdev",
+        f"local,id={tag},path={escaped},security_model=none,multidevs=remap{options}",
+        "-device",
+        f"virtio-9p-pci,fsdev={tag},mount_tag={tag}",
+    ]
+
+
+def _ports(ports: Iterable[tuple[int, int]]) -> list[str]:
+    parts: list[str] = []
+    for number, fd in ports:
+        parts += ["-chardev", f"socket,id=p{number},fd={fd}"]
+        parts += ["-device", f"virtserialport,chardev=p{number},nr={number},name=kvmhost.{number}"]
+    return parts

@@ -1,0 +1,43 @@
+"""Signals as something to read. While a lab runs, Ctrl-C and its like must not raise an
+exception somewhere in the plumbing: they arrive as bytes on a descriptor, beside the rest."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# These end the lab; a change of the window's size does not.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _told_by_wakeup_fd(number: int, frame: FrameType | None) -> None:
+    """Nothing to do: the number has been written to the wakeup descriptor."""
+
+
+@contextmanager
+def readable() -> Iterator[socket.socket]:
+    """Yields a socket from which each signal that arrives is read as a byte of its number.
+
+    Signals that were ignored (nohup) stay ignored. Only the main thread can catch signals:
+    in any other the socket stays silent and the signals do what they did before.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        if threading.current_thread() is not threading.main_thread():
+            yield ours
+            return
+        caught = [n for n in (*ENDING, signal.SIGWINCH) if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, _told_by_wakeup_fd) for number in caught}
+        wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,49 @@
+/* The doors to the outside.  A port's device is /dev/vport<K>p<N>: N is the number that
+ * QEMU was given, K counts consoles and is not always 0.  It appears some time after the
+ * driver has loaded, and for a moment it exists while its other end does not yet count as
+ * connected: reading it then says "end of file", which must not be believed. */
+#include "lab.h"
+#include "sys.h"
+#include "text.h"
+#include <asm/poll.h>
+#include <linux/time.h>
+
+#define WAIT_MS 2
+#define PATIENCE_MS 20000
+
+static void wait_a_little(void)
+{
+	struct timespec moment = {0, WAIT_MS * 1000000L};
+
+	SYS2(nanosleep, &moment, 0);
+}
+
+static int try_open(enum port port)
+{
+	char path[32];
+
+	for (int console = 0; console < 4; console++) {
+		char *end = text_append_number(text_append(path, "/dev/vport"), console);
+		int fd;
+
+		text_append_number(text_append(end, "p"), port);
+		fd = sys_open(path, O_RDWR | O_NONBLOCK);
+		if (fd >= 0)
+			return fd;
+	}
+	return -1;
+}
+
+int port_open(enum port port)
+{
+	struct pollfd state = {-1, POLLOUT, 0};
+
+	for (int waited = 0; waited < PATIENCE_MS; waited += WAIT_MS) {
+		if (state.fd < 0)
+			state.fd = try_open(port);
+		if (state.fd >= 0 && SYS3(poll, &state, 1, 0) >= 0 && !(state.revents & POLLHUP))
+			return state.fd;
+		wait_a_little();
+	}
+	die("no virtio-serial port", port);
+}
