@@ -6,6 +6,8 @@ A vCPU that does not come back, or an exit that cannot happen, means the whole V
 Each says what happened, why, and what a person can try next; nobody ever sees a bare errno.
 """
 
+from typing import Any
+
 
 class KvmhostError(Exception):
     """Base of every error of this project above the kvm room.
@@ -59,5 +61,19 @@ class MachineBroken(KvmhostError):
     """The VM as a whole cannot go on: it was reported, and is to be destroyed."""
 
 
+class HookError(KvmhostError):
+    """A user's handler raised; the Guest was stopped at that trap and the exception is the cause."""
+
+
 class AddressError(KvmhostError):
     """Our own code named VM-physical memory that does not exist. Never the Guest's doing."""
+
+
+class _Closed:
+    """Stands where memory was: any use is a clear error and no crash."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KvmhostError("this Machine is closed", next_step="ask inside its with block")
+
+
+CLOSED = _Closed()

@@ -216,3 +216,18 @@ int kvmhost_visit(struct kvmhost_cpu *cpu)
 	__atomic_store_n(&cpu->thread, 0, __ATOMIC_SEQ_CST);
 	return left;
 }
+
+int kvmhost_wake_signal(void)
+{
+	return WAKE_SIGNAL;
+}
+
+void kvmhost_set_bits(volatile uint32_t *word, uint32_t bits)
+{
+	__atomic_fetch_or(word, bits, __ATOMIC_SEQ_CST);
+}
+
+void kvmhost_clear_bits(volatile uint32_t *word, uint32_t bits)
+{
+	__atomic_fetch_and(word, ~bits, __ATOMIC_SEQ_CST);
+}

@@ -46,5 +46,10 @@ void kvmhost_post(struct kvmhost_cpu *cpu, uint32_t why);
 uint32_t kvmhost_take(struct kvmhost_cpu *cpu);
 /* Interrupt KVM_RUN by a signal: for a vCPU that does not answer to kicks. */
 int kvmhost_signal(struct kvmhost_cpu *cpu);
+/* The number of that signal, which no thread may block. */
+int kvmhost_wake_signal(void);
+/* Words in VM memory that several threads change: locked operations only. */
+void kvmhost_set_bits(volatile uint32_t *word, uint32_t bits);
+void kvmhost_clear_bits(volatile uint32_t *word, uint32_t bits);
 
 #endif

@@ -1,0 +1,82 @@
+"""Instructions that fault at ring 1 and have an answer all the same.
+
+Stock kernels execute a few privileged instructions that no paravirtual hook
+replaces: port I/O while they probe, MSR reads before they have an IDT, CPUID
+always.  Each is answered as a machine without that hardware would answer
+(abi 4.4, 9.6).  Everything else is the Guest's own #GP.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmhost.host.cpuid import answer
+
+if TYPE_CHECKING:
+    from kvmhost.host.guest import Guest
+
+LONGEST = 4
+OPERAND_SIZE = 0x66
+CLI = 0xFA
+CPUID = b"\x0f\xa2"
+RDMSR = b"\x0f\x32"
+WRMSR = b"\x0f\x30"
+
+# Opcode to (length, width of the data in bytes or None for "16 or 32", whether it reads).
+_PORT_IO: dict[int, tuple[int, int | None, bool]] = {
+    0xE4: (2, 1, True),
+    0xE5: (2, None, True),
+    0xE6: (2, 1, False),
+    0xE7: (2, None, False),
+    0xEC: (1, 1, True),
+    0xED: (1, None, True),
+    0xEE: (1, 1, False),
+    0xEF: (1, None, False),
+}
+
+
+def _finish(guest: Guest, length: int) -> bool:
+    guest.frame.eip += length
+    return True
+
+
+def _port_io(guest: Guest, code: bytes) -> bool:
+    """No device answers: reads see all ones, writes go nowhere; the rest of EAX is kept."""
+    prefix = 1 if code[0] == OPERAND_SIZE else 0
+    form = _PORT_IO.get(code[prefix]) if prefix < len(code) else None
+    if form is None:
+        return False
+    length, width, reads = form
+    if width is None:
+        width = 2 if prefix else 4
+    if reads:
+        guest.frame.eax |= (1 << (8 * width)) - 1
+    return _finish(guest, prefix + length)
+
+
+def _cpuid(guest: Guest) -> bool:
+    frame = guest.frame
+    frame.eax, frame.ebx, frame.ecx, frame.edx = answer(guest.cpuid, frame.eax)
+    return _finish(guest, len(CPUID))
+
+
+def emulate(guest: Guest) -> bool:
+    """Try to emulate the instruction at EIP after a #GP with error code 0.
+
+    True if it was done and EIP moved on; False if the #GP is the Guest's to handle.
+    """
+    code = guest.read_linear(guest.frame.eip, LONGEST)
+    if not code:
+        return False
+    if code.startswith(CPUID):
+        return _cpuid(guest)
+    if guest.frame.cs & 3 != 1:
+        return False
+    if code.startswith(RDMSR):
+        guest.frame.eax = guest.frame.edx = 0
+        return _finish(guest, len(RDMSR))
+    if code.startswith(WRMSR):
+        return _finish(guest, len(WRMSR))
+    if code[0] == CLI:
+        return _finish(guest, 1)
+    return _port_io(guest, code)

@@ -1,0 +1,256 @@
+"""One Guest: its memory, its state block, its hooks.
+
+Everything that decides how a Guest goes on lies in VM memory (its block: state,
+register page, shadow tables), laid out in native/abi, so that ring-0 code can one
+day share it.  This object is the Python view of that block, plus what is only
+Python's: who listens, what it printed, how it ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kvmhost._native import ffi, lib
+from kvmhost.host import segments
+from kvmhost.host.cpuid import Registers
+from kvmhost.host.errors import CLOSED, GuestBroke
+from kvmhost.host.interrupts import sanitise
+from kvmhost.host.memory import VmMemory
+from kvmhost.host.outcome import Outcome, OutcomeKind
+from kvmhost.host.paging import ShadowTables
+from kvmhost.host.traps import Trap
+from kvmhost.switcher.layout import Layout
+from kvmhost.switcher.pair import Frame
+
+if TYPE_CHECKING:
+    from kvmhost.host.clock import Alarm
+    from kvmhost.host.cpu import Cpu
+    from kvmhost.host.guest_trap import GuestTrap
+    from kvmhost.host.machine import Machine
+    from kvmhost.host.lguest_data import LguestData
+
+Handler = Callable[["GuestTrap"], object]
+
+# An FXSAVE image as FNINIT and reset leave it: FCW 0x37F, MXCSR 0x1F80.
+_FCW = 0x037F
+_MXCSR = 0x1F80
+_FXSAVE_MXCSR_AT = 24
+PAGE = lib.PAGE_BYTES
+
+
+class Ram:
+    """A Guest's RAM by Guest-physical address, for whoever loads an image.
+
+    Raises GuestBroke for anything outside.
+    """
+
+    def __init__(self, memory: VmMemory, base: int, size: int) -> None:
+        self._memory, self._base, self.size = memory, base, size
+
+    def check(self, address: int, length: int) -> None:
+        """Whether `length` bytes at `address` exist."""
+        if address < 0 or length < 0 or address + length > self.size:
+            raise GuestBroke(
+                f"{length:#x} bytes at physical {address:#010x} are outside of RAM",
+                f"this Guest's RAM ends at {self.size:#010x}",
+            )
+
+    def read(self, address: int, length: int) -> bytes:
+        """Copy out."""
+        self.check(address, length)
+        return self._memory.read(self._base + address, length)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Copy in."""
+        self.check(address, len(data))
+        self._memory.write(self._base + address, data)
+
+
+class Guest:
+    """A Guest of a Machine.  Made by Machine.add_guest (bare) or Machine.load (with an image).
+
+    name: for people.  ram: its memory.  frame: its registers.  state: its block.  console: whoever
+    wants what it prints (callables taking bytes).  outcome: None while it lives.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        name: str,
+        block: int,
+        mem_base: int,
+        mem_bytes: int,
+        layout: Layout,
+        cpuid: dict[int, Registers],
+    ) -> None:
+        self.machine = machine
+        self.name = name
+        self.memory = machine.memory
+        self.block = block
+        self.cpuid = cpuid
+        self.tsc_khz = 0
+        self.console: list[Callable[[bytes], object]] = []
+        self.hooks: dict[int, list[Handler]] = {}
+        self.unhandled: Callable[[GuestTrap, str], bool] | None = None
+        self.handled: Counter[tuple[Trap | str, str]] = Counter()
+        self.outcome: Outcome | None = None
+        self.data: LguestData | None = None
+        self.cpu: Cpu | None = None
+        self.cpus_seen: set[int] = set()
+        self.moves = 0
+        base = ffi.cast("uint8_t *", self.memory.u8)
+        self.state: Any = ffi.cast("struct kvmhost_guest *", base + block + lib.GUEST_STATE_OFFSET)
+        self.irqs_address: Any = ffi.addressof(self.state, "irqs_pending")
+        self.registers_at = block + lib.GUEST_REGS_OFFSET
+        self.fxsave_at = block + lib.GUEST_STATE_OFFSET + lib.GUEST_FXSAVE_OFFSET
+        self.frame = Frame(base + self.registers_at, layout)
+        self.trapnum = ffi.cast("uint32_t *", base + self.registers_at + lib.TRAPNUM_OFFSET)
+        self.ram = Ram(self.memory, mem_base, mem_bytes)
+        self._alarm: Alarm | None = None
+        self._alarm_lock = threading.Lock()
+        self._boot_state(mem_base, mem_bytes)
+        self.tables = ShadowTables(self.memory, block, self.state)
+
+    def _boot_state(self, mem_base: int, mem_bytes: int) -> None:
+        """Everything as at power-on: abi 9.2 for registers, the linear mode for tables."""
+        state = self.state
+        state.mem_base, state.mem_bytes = mem_base, mem_bytes
+        state.linear = 1
+        for index in range(lib.GUEST_ROOTS):
+            state.pgdir[index] = lib.NO_PGDIR
+        state.last_cpu = lib.MAX_CPUS
+        state.changed = lib.CHANGED_ALL
+        state.ss1 = lib.GUEST_DS
+        segments.boot_gdt(state)
+        image = ffi.cast("uint16_t *", state.fxsave)
+        image[0] = _FCW
+        ffi.cast("uint32_t *", state.fxsave)[_FXSAVE_MXCSR_AT // 4] = _MXCSR
+        frame = self.frame
+        frame.clear()
+        frame.cs = lib.GUEST_CS
+        frame.ds = frame.es = frame.ss = lib.GUEST_DS
+        frame.eflags = sanitise(0)
+
+    def set_entry(self, eip: int) -> None:
+        """Where the first instruction is, Guest-physical; linear mode makes it the same."""
+        self.frame.eip = eip
+
+    # ---- hooks ----------------------------------------------------------------
+
+    def on(self, kind: int) -> Callable[[Handler], Handler]:
+        """Register a handler for a kind of trap; a decorator.
+
+        The newest handler is asked; its trap.default() asks the one before it, and in the end the
+        Host.  A hook wins over every faster way: a direct gate of that kind is bounced until the
+        hook is removed.
+        """
+        kind = Trap(kind)
+
+        def register(handler: Handler) -> Handler:
+            self.hooks.setdefault(kind, []).append(handler)
+            self.state.changed |= lib.CHANGED_IDT
+            return handler
+
+        return register
+
+    def off(self, kind: int, handler: Handler) -> None:
+        """Remove a handler again.  Raises ValueError if it is not there."""
+        handlers = self.hooks.get(Trap(kind), [])
+        handlers.remove(handler)
+        if not handlers:
+            del self.hooks[Trap(kind)]
+        self.state.changed |= lib.CHANGED_IDT
+
+    # ---- memory by the Guest's own tables -----------------------------------------
+
+    def _runs(self, linear: int, length: int) -> list[tuple[int, int]]:
+        """Guest-physical (address, length) pieces behind a linear range, up to the first hole."""
+        pieces = []
+        while length > 0:
+            physical = self.tables.translate(linear)
+            if physical is None or physical >= self.state.mem_bytes:
+                break
+            size = min(length, PAGE - linear % PAGE, self.state.mem_bytes - physical)
+            pieces.append((physical, size))
+            linear, length = (linear + size) & 0xFFFFFFFF, length - size
+        return pieces
+
+    def read_linear(self, linear: int, length: int) -> bytes:
+        """Read by linear address; shorter than asked where the Guest's tables end."""
+        return b"".join(self.ram.read(at, size) for at, size in self._runs(linear, length))
+
+    def write_linear(self, linear: int, data: bytes) -> None:
+        """Write by linear address.  Raises GuestBroke, with nothing written, where tables end."""
+        pieces = self._runs(linear, len(data))
+        if sum(size for _, size in pieces) != len(data):
+            raise GuestBroke(f"{len(data)} bytes at linear {linear:#010x} are not all mapped")
+        for at, size in pieces:
+            self.ram.write(at, data[:size])
+            data = data[size:]
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """Read an argument of a hypercall.  Raises GuestBroke for an address outside of RAM."""
+        return self.ram.read(address, length)
+
+    def read_text(self, address: int, most: int) -> str:
+        """A NUL-terminated text of at most `most` bytes; may end with RAM."""
+        return self.read_physical_until_nul(address, most).decode("latin-1")
+
+    def read_physical_until_nul(self, address: int, most: int) -> bytes:
+        """Bytes up to a NUL, to `most`, or to the end of RAM, whichever comes first."""
+        self.ram.check(address, 1)
+        return self.ram.read(address, min(most, self.ram.size - address)).split(b"\0")[0]
+
+    # ---- what hypercalls change --------------------------------------------------
+
+    def end(self, kind: OutcomeKind, reason: str, report: str | None = None) -> None:
+        """The Guest is over; only the first reason is kept."""
+        if self.outcome is None:
+            self.outcome = Outcome(kind, reason, report)
+            self.set_clock(0)
+
+    def write_console(self, text: bytes) -> None:
+        """The Guest said something."""
+        for listener in self.console:
+            listener(text)
+
+    def set_clock(self, nanoseconds: int) -> None:
+        """SET_CLOCKEVENT: interrupt 0 in so many nanoseconds; 0 cancels; a new call replaces."""
+        with self._alarm_lock:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = None
+            if nanoseconds:
+                self._alarm = self.machine.clock.after(nanoseconds / 1e9, self._clock_rings)
+
+    def _clock_rings(self) -> None:
+        with self._alarm_lock:
+            self._alarm = None
+        self.post(0)
+
+    @property
+    def clock_armed(self) -> bool:
+        """Whether a clock event is still to come."""
+        return self._alarm is not None
+
+    def post(self, irq: int) -> None:
+        """Raise virtual interrupt `irq` (0 to 31, vector 32 + irq).  From any thread."""
+        lib.kvmhost_set_bits(self.irqs_address, 1 << irq)
+        self.machine.wake(self)
+
+    def forget_memory(self) -> None:
+        """The memory is about to go: what pointed into it must not be followed any more."""
+        self.state = self.frame = self.trapnum = self.tables = self.irqs_address = CLOSED  # type: ignore[assignment]
+        self.data = None
+
+    # ---- running --------------------------------------------------------------
+
+    def run(self, timeout: float | None = None) -> Outcome:
+        """Run the machine until this Guest is over.  `timeout` in seconds.
+
+        Raises HookError if a handler raised, MachineBroken if the VM was lost.
+        """
+        return self.machine.run(timeout=timeout, until=self)[self]

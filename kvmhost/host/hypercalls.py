@@ -1,0 +1,226 @@
+"""Hypercalls: what a Guest asks of the Host by name.
+
+A call arrives in the frame's registers, or earlier in the async ring; the ring is
+always drained before the call that brought the CPU here, because the Guest was
+promised that order.  Numbers, arguments and limits are those of abi 8; every
+value comes from the Guest and is checked where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvmhost._native import lib
+from kvmhost.host import lguest_data, segments
+from kvmhost.host.errors import GuestBroke
+from kvmhost.host.outcome import OutcomeKind
+
+if TYPE_CHECKING:
+    from kvmhost.host.guest import Guest
+
+SHUTDOWN_TEXT_BYTES = 128
+NOTIFY_TEXT_BYTES = 4096
+POWER_DOWN = "Power down"
+CR0_TS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Hypercall:
+    """One call: its number, four 32-bit arguments, and whether it waited in the async ring."""
+
+    number: int
+    args: tuple[int, int, int, int]
+    from_ring: bool = False
+
+    @property
+    def name(self) -> str:
+        """lguest's name for the number.
+
+        >>> Hypercall(10, (0, 0, 0, 0)).name
+        'HALT'
+        """
+        return NAMES.get(self.number, f"number {self.number}")
+
+
+def direct_call(guest: Guest) -> Hypercall:
+    """The call in the Guest's registers: EAX, then EBX, ECX, EDX, ESI (2.6.31 and later)."""
+    frame = guest.frame
+    return Hypercall(frame.eax, (frame.ebx, frame.ecx, frame.edx, frame.esi))
+
+
+def ring_calls(guest: Guest) -> list[tuple[int, Hypercall]]:
+    """The queued calls, oldest first, with their slots; at most one lap (abi 8.3)."""
+    if guest.data is None:
+        return []
+    words = guest.data.words
+    status = bytes(words.hcall_status)
+    found = []
+    slot = guest.state.next_hypercall % lib.LHCALL_RING_SIZE
+    for _ in range(lib.LHCALL_RING_SIZE):
+        if status[slot] == lib.LHCALL_RING_FREE:
+            break
+        entry = words.hcalls[slot]
+        found.append(
+            (slot, Hypercall(entry.arg0, (entry.arg1, entry.arg2, entry.arg3, entry.arg4), True))
+        )
+        slot = (slot + 1) % lib.LHCALL_RING_SIZE
+    return found
+
+
+def free_slot(guest: Guest, slot: int) -> None:
+    """Tell the Guest that a slot's call is done."""
+    if guest.data is not None:
+        guest.data.words.hcall_status[slot] = lib.LHCALL_RING_FREE
+        guest.state.next_hypercall = (slot + 1) % lib.LHCALL_RING_SIZE
+
+
+def perform(guest: Guest, call: Hypercall) -> None:
+    """Do what a call says.  Raises GuestBroke for what no Guest may ask."""
+    action = ACTIONS.get(call.number)
+    if action is None:
+        raise GuestBroke(
+            f"unknown hypercall {call.number}",
+            "known are " + ", ".join(f"{n} {name}" for n, name in sorted(NAMES.items())),
+        )
+    if guest.data is None and call.number != lib.LHCALL_LGUEST_INIT:
+        raise GuestBroke(f"hypercall {call.name} before LGUEST_INIT", "call LGUEST_INIT first")
+    action(guest, *call.args)
+
+
+def _flush_async(guest: Guest, *_: int) -> None:
+    """Nothing: to be here is to have drained the ring."""
+
+
+def _init(guest: Guest, address: int, *_: int) -> None:
+    if guest.data is not None:
+        raise GuestBroke("LGUEST_INIT twice", "it may be called once")
+    state = guest.state
+    data = lguest_data.recognise(guest.memory, state.mem_base, state.mem_bytes, address)
+    generation = data.generation
+    state.kernel_address = data.word(generation.kernel_address)
+    if state.kernel_address >= lib.SWITCHER_BASE:
+        raise GuestBroke(
+            f"kernel_address {state.kernel_address:#010x}",
+            f"it must lie below the Switcher, {lib.SWITCHER_BASE:#010x}",
+        )
+    state.data = address
+    state.noirq_start = data.word(generation.noirq_start)
+    state.noirq_end = data.word(generation.noirq_end) if generation.noirq_end is not None else 0
+    state.syscall_vector = data.word(generation.syscall_vec)
+    data.words.reserve_mem = lib.SWITCHER_RESERVE
+    data.words.tsc_khz = guest.tsc_khz
+    data.tell_time()
+    guest.data = data
+    guest.tables.flush_all()
+
+
+def _shutdown(guest: Guest, address: int, reason: int, *_: int) -> None:
+    """Reason 2 wins even if the text cannot be read: Guests pass NULL there (abi 8.2)."""
+    if reason == lib.LGUEST_SHUTDOWN_RESTART:
+        guest.end(OutcomeKind.RESTARTED, "restart")
+        return
+    text = guest.read_text(address, SHUTDOWN_TEXT_BYTES)
+    if reason == lib.LGUEST_SHUTDOWN_POWEROFF and text == POWER_DOWN:
+        guest.end(OutcomeKind.POWERED_OFF, text)
+    else:
+        guest.end(OutcomeKind.CRASHED, text)
+
+
+def _new_pgtable(guest: Guest, pgdir: int, *_: int) -> None:
+    guest.tables.new_pgtable(pgdir)
+
+
+def _flush_tlb(guest: Guest, everything: int, *_: int) -> None:
+    if everything:
+        guest.tables.flush_all()
+    else:
+        guest.tables.flush_user()
+
+
+def _load_idt_entry(guest: Guest, vector: int, low: int, high: int, _: int) -> None:
+    segments.load_idt_entry(guest.state, vector, low, high)
+
+
+def _load_gdt_entry(guest: Guest, index: int, low: int, high: int, _: int) -> None:
+    segments.load_gdt_entry(guest.state, index, low, high)
+
+
+def _load_tls(guest: Guest, address: int, *_: int) -> None:
+    segments.load_tls(guest.state, guest.read_physical(address, 24))
+
+
+def _set_stack(guest: Guest, selector: int, esp: int, pages: int, _: int) -> None:
+    if selector & 3 != 1:
+        raise GuestBroke(
+            f"SET_STACK with selector {selector:#x}", "a kernel stack's segment has RPL 1: 0x69"
+        )
+    if pages > 2:
+        raise GuestBroke(f"SET_STACK with {pages} pages", "a kernel stack has at most 2")
+    guest.state.ss1, guest.state.esp1, guest.state.stack_pages = selector & 0xFFFF, esp, pages
+    guest.tables.pin_stack()
+
+
+def _ts(guest: Guest, value: int, *_: int) -> None:
+    guest.state.ts = CR0_TS if value else 0
+
+
+def _set_clockevent(guest: Guest, nanoseconds: int, *_: int) -> None:
+    guest.set_clock(nanoseconds)
+
+
+def _halt(guest: Guest, *_: int) -> None:
+    guest.state.halted = 1
+
+
+def _set_pte(guest: Guest, pgdir: int, address: int, low: int, high: int) -> None:
+    guest.tables.set_pte(pgdir, address, low, high)
+
+
+def _set_pgd(guest: Guest, pgdir: int, index: int, *_: int) -> None:
+    guest.tables.set_pgd(pgdir, index)
+
+
+def _set_pmd(guest: Guest, pmd: int, index: int, *_: int) -> None:
+    guest.tables.set_pmd(pmd, index)
+
+
+def _notify(guest: Guest, address: int, *_: int) -> None:
+    """The early console of 3.x: a text, and back comes how much of it was taken (abi 9.7)."""
+    text = guest.read_physical_until_nul(address, NOTIFY_TEXT_BYTES)
+    guest.write_console(text)
+    guest.frame.eax = len(text)
+
+
+def _send_interrupts(guest: Guest, *_: int) -> None:
+    """Nothing: interrupts are looked at before every entry."""
+
+
+Action = Callable[..., None]
+
+ACTIONS: dict[int, Action] = {
+    lib.LHCALL_FLUSH_ASYNC: _flush_async,
+    lib.LHCALL_LGUEST_INIT: _init,
+    lib.LHCALL_SHUTDOWN: _shutdown,
+    lib.LHCALL_NEW_PGTABLE: _new_pgtable,
+    lib.LHCALL_FLUSH_TLB: _flush_tlb,
+    lib.LHCALL_LOAD_IDT_ENTRY: _load_idt_entry,
+    lib.LHCALL_SET_STACK: _set_stack,
+    lib.LHCALL_TS: _ts,
+    lib.LHCALL_SET_CLOCKEVENT: _set_clockevent,
+    lib.LHCALL_HALT: _halt,
+    lib.LHCALL_SET_PMD: _set_pmd,
+    lib.LHCALL_SET_PTE: _set_pte,
+    lib.LHCALL_SET_PGD: _set_pgd,
+    lib.LHCALL_LOAD_TLS: _load_tls,
+    lib.LHCALL_NOTIFY: _notify,
+    lib.LHCALL_LOAD_GDT_ENTRY: _load_gdt_entry,
+    lib.LHCALL_SEND_INTERRUPTS: _send_interrupts,
+}
+
+NAMES: dict[int, str] = {
+    value: name.removeprefix("LHCALL_")
+    for name, value in ((n, getattr(lib, n)) for n in dir(lib) if n.startswith("LHCALL_"))
+    if not name.startswith("LHCALL_RING_")
+}

@@ -1,0 +1,135 @@
+"""Virtual interrupts, and traps handed on to the Guest.
+
+Both end the same way: a frame is built on the Guest's own kernel stack, as the
+CPU would have done, and the Guest resumes in its handler.  Hardware IF is always
+set while a Guest runs; the Guest's own idea of it is a word it shares with us,
+and the flags it sees on its stack are made to agree with that word (abi 5.3, 5.4).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmhost._native import lib
+from kvmhost.host.errors import GuestBroke
+from kvmhost.switcher import gates
+
+if TYPE_CHECKING:
+    from kvmhost.host.guest import Guest
+
+EFLAGS_IF = lib.EFLAGS_IF_BIT
+EFLAGS_TF = 1 << 8
+EFLAGS_IOPL = 3 << 12
+EFLAGS_NT = 1 << 14
+EFLAGS_RF = 1 << 16
+EFLAGS_VM = 1 << 17
+# What an interrupt gate clears for the handler (Intel SDM vol. 3, "Flag Usage By
+# Exception- or Interrupt-Handler Procedure").
+CLEARED_BY_GATE = EFLAGS_TF | EFLAGS_VM | EFLAGS_RF | EFLAGS_NT
+
+# How soon to look again when an interrupt is due and the Guest does not want it (abi 11.6).
+RETRY_SECONDS = 0.001
+
+
+def sanitise(eflags: int) -> int:
+    """Flags a Guest may run with: IF set, IOPL 0, no virtual-8086 mode, bit 1 set.
+
+    >>> hex(sanitise(0x23000))
+    '0x202'
+    """
+    return (eflags & ~(EFLAGS_IOPL | EFLAGS_VM)) | EFLAGS_IF | 2
+
+
+def _push(guest: Guest, stack: int, values: tuple[int, ...]) -> int:
+    """Push dwords on a Guest-virtual stack; returns the new stack pointer.
+
+    The address just below the pointer is translated once and all pushes go there: a frame that
+    straddled two unlike pages would need two (abi 5.3), so that case translates each.
+    """
+    for value in values:
+        stack = (stack - 4) & 0xFFFFFFFF
+        physical = guest.tables.translate(stack, write=True)
+        if physical is None or physical % 4 or physical + 4 > guest.state.mem_bytes:
+            raise GuestBroke(
+                f"its kernel stack at {stack:#010x} cannot be written",
+                "map the stack writable and tell it by SET_STACK before anything can trap",
+            )
+        guest.memory.u32[(guest.state.mem_base + physical) // 4] = value & 0xFFFFFFFF
+    return stack
+
+
+def enter_handler(guest: Guest, vector: int, error_code: int | None) -> bool:
+    """Build the frame for a vector and point the Guest at its handler (abi 5.3).
+
+    False, with nothing changed, if the Guest has no gate for it.  Raises GuestBroke if its stack
+    cannot take the frame.
+    """
+    state, frame = guest.state, guest.frame
+    low, high = state.idt[2 * vector], state.idt[2 * vector + 1]
+    gate = gates.unpack_gate(low, high)
+    if not gate.present:
+        return False
+    stack, selector = frame.esp, frame.ss
+    pushed: tuple[int, ...] = ()
+    if selector & 3 != 1:
+        stack, selector = state.esp1, state.ss1
+        pushed = (frame.ss, frame.esp)
+    eflags = frame.eflags
+    if guest.data is None or not guest.data.interrupts_enabled:
+        eflags &= ~EFLAGS_IF
+    pushed += (eflags, frame.cs, frame.eip)
+    if error_code is not None:
+        pushed += (error_code,)
+    frame.esp = _push(guest, stack, pushed)
+    frame.ss = selector
+    frame.cs = lib.GUEST_CS
+    frame.eip = gate.offset
+    frame.eflags = sanitise(frame.eflags & ~CLEARED_BY_GATE)
+    if gate.kind == gates.INTERRUPT_GATE and guest.data is not None:
+        guest.data.words.irq_enabled = 0
+    return True
+
+
+def candidates(guest: Guest) -> int:
+    """The bitmap of interrupts that are pending and not masked by the Guest."""
+    if guest.data is None:
+        return 0
+    return int(guest.state.irqs_pending & ~guest.data.words.blocked_interrupts & 0xFFFFFFFF)
+
+
+def _in_no_irq_window(guest: Guest) -> bool:
+    """Between setting its flags and its IRET a Guest must not be given another frame."""
+    eip, start, end = guest.frame.eip, guest.state.noirq_start, guest.state.noirq_end
+    return bool(start <= eip < end) if end else bool(start and eip == start)
+
+
+def deliver(guest: Guest) -> bool:
+    """Deliver at most one virtual interrupt (abi 5.4).
+
+    Returns True if one is due that could not be delivered now and nothing in the Guest will ask
+    for it: then somebody must look again within RETRY_SECONDS.
+    """
+    data = guest.data
+    due = candidates(guest)
+    if data is None:
+        return False
+    if not due:
+        data.words.irq_pending = 0
+        return False
+    number = (due & -due).bit_length() - 1
+    if guest.state.halted:
+        guest.state.halted = 0
+        data.words.irq_enabled = EFLAGS_IF
+    elif not data.interrupts_enabled or _in_no_irq_window(guest):
+        data.words.irq_pending = EFLAGS_IF
+        return True
+    vector = lib.LGUEST_IRQ_BASE + number
+    if not guest.state.idt[2 * vector + 1] & 0x8000:
+        data.tell_time()
+        return False
+    lib.kvmhost_clear_bits(guest.irqs_address, 1 << number)
+    enter_handler(guest, vector, None)
+    data.tell_time()
+    waiting = bool(candidates(guest))
+    data.words.irq_pending = EFLAGS_IF if waiting else 0
+    return waiting

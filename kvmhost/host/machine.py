@@ -1,0 +1,202 @@
+"""A Machine: one VM, its vCPUs, and the Guests that share them.
+
+`kvmhost run` makes one Machine a Guest.  A Machine with several Guests shares
+CPUs between them, which nothing here protects against speculative side channels;
+it is made on purpose or not at all.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from kvmhost._native import lib
+from kvmhost.host.clock import Clock
+from kvmhost.host.cpu import FIRST_KICK_GSI, MSI_ADDRESS, Cpu
+from kvmhost.host.cpuid import guest_table
+from kvmhost.host.errors import KvmhostError
+from kvmhost.host.guest import Guest
+from kvmhost.host.host_area import HostArea
+from kvmhost.host.memory import VmMemory
+from kvmhost.host.outcome import Outcome, OutcomeKind
+from kvmhost.host.scheduler import Scheduler
+from kvmhost.host.statistics import Statistics, collect
+from kvmhost.kvm import CpuidEntry, Kvm, MsiRoute
+from kvmhost.switcher import load as load_switcher
+from kvmhost.switcher.blobs import Blob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+DEFAULT_SLICE_SECONDS = 0.01
+SMALLEST_GUEST = 0x100000
+HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
+X2APIC_BIT = 1 << 21
+APIC_ID_SHIFT = 24
+
+
+def _vcpu_cpuid(entries: Iterable[CpuidEntry], index: int) -> list[CpuidEntry]:
+    """What ring 0 sees: KVM's best offer, without hypervisor leaves, with this vCPU's APIC id."""
+    result = []
+    for entry in entries:
+        if entry.function in HYPERVISOR_LEAVES:
+            continue
+        if entry.function == 1:
+            ebx = entry.ebx & 0x00FFFFFF | index << APIC_ID_SHIFT
+            entry = CpuidEntry(1, 0, entry.flags, entry.eax, ebx, entry.ecx | X2APIC_BIT, entry.edx)
+        result.append(entry)
+    return result
+
+
+class Machine:
+    """A VM with `cpus` vCPUs (1 to 16) and a Switcher, ready for Guests.
+
+    memory: RAM of a Guest in bytes where add_guest is not told.  switcher: a shipped name, a path,
+    or a Blob.  kvm: an open Kvm to use (left open); None opens /dev/kvm.  slice_seconds: how long a
+    Guest keeps a vCPU that others wait for.
+
+    Raises KvmError where KVM refuses, SwitcherError for a Switcher of no use, KvmhostError for
+    numbers out of range.
+    """
+
+    def __init__(
+        self,
+        memory: int = 64 << 20,
+        cpus: int = 1,
+        switcher: str | Blob = "hardened",
+        kvm: Kvm | None = None,
+        slice_seconds: float = DEFAULT_SLICE_SECONDS,
+    ) -> None:
+        if not 1 <= cpus <= lib.MAX_CPUS:
+            raise KvmhostError(
+                f"{cpus} vCPUs are not possible",
+                cause=f"a Machine has 1 to {lib.MAX_CPUS}",
+                next_step="choose a number in that range",
+            )
+        self.blob = load_switcher(switcher) if isinstance(switcher, str) else switcher
+        self.default_memory = memory
+        self.guests: list[Guest] = []
+        self.cpus: list[Cpu] = []
+        self.clock = Clock()
+        self.closed = False
+        self._last_statistics: Statistics | None = None
+        self._next_block: int = lib.GUEST_AREA_BASE
+        self._own_kvm = kvm is None
+        self.memory = VmMemory()
+        self.kvm: Kvm | None = None
+        try:
+            self.kvm = kvm or Kvm()
+            self._create(cpus)
+        except BaseException:
+            self.close()
+            raise
+        self.scheduler = Scheduler(self.clock, slice_seconds)
+
+    def _create(self, cpus: int) -> None:
+        assert self.kvm is not None
+        vm = self.vm = self.kvm.create_vm()
+        vm.set_identity_map_addr(lib.KVM_IDENTITY_MAP_BASE)
+        vm.set_tss_addr(lib.KVM_TSS_BASE)
+        vm.create_irqchip()
+        vm.add_memory(
+            lib.HOST_AREA_BASE, lib.HOST_AREA_SIZE, address=self.memory.address + lib.HOST_AREA_BASE
+        )
+        vm.set_routes(
+            MsiRoute(FIRST_KICK_GSI + index, MSI_ADDRESS | index << 12, lib.KICK_VECTOR)
+            for index in range(cpus)
+        )
+        self.host = HostArea(self.memory, self.blob)
+        self.host.check_gates()
+        offered = self.kvm.supported_cpuid()
+        self._guest_cpuid = guest_table(
+            {entry.function: (entry.eax, entry.ebx, entry.ecx, entry.edx) for entry in offered}
+        )
+        for index in range(cpus):
+            self.cpus.append(Cpu(vm, self.host, self.clock, index, _vcpu_cpuid(offered, index)))
+
+    def add_guest(self, memory_bytes: int | None = None, name: str = "guest") -> Guest:
+        """A Guest with RAM full of zeros and registers as at power-on (abi 9.2).
+
+        memory_bytes: a multiple of 4096 from 1 MiB on.  Raises KvmhostError if it does not fit below
+        0xFE000000 together with what is there already.
+        """
+        size = self.default_memory if memory_bytes is None else memory_bytes
+        block = self._next_block
+        base = block + lib.GUEST_BLOCK_SIZE
+        align = lib.GUEST_AREA_ALIGN
+        end = base + -(-size // align) * align
+        if size < SMALLEST_GUEST or size % lib.PAGE_BYTES:
+            raise KvmhostError(
+                f"{size} bytes of memory are not possible",
+                cause="a Guest has at least 1 MiB, in whole pages of 4096 bytes",
+                next_step="ask for 1M or more",
+            )
+        if end > lib.GUEST_AREA_LIMIT:
+            raise KvmhostError(
+                f"{size >> 20} MiB of memory do not fit",
+                cause=f"all Guests of a Machine live below {lib.GUEST_AREA_LIMIT:#x}",
+                next_step=f"ask for {(lib.GUEST_AREA_LIMIT - base) >> 20} MiB or less",
+            )
+        self.vm.add_memory(block, base + size - block, address=self.memory.address + block)
+        self.host.map_guest(block, end)
+        self._next_block = end
+        guest = Guest(self, name, block, base, size, self.blob.layout, dict(self._guest_cpuid))
+        self.guests.append(guest)
+        return guest
+
+    def wake(self, guest: Guest) -> None:
+        """An interrupt was posted for a Guest.  From any thread."""
+        self.scheduler.wake(guest)
+
+    def run(self, timeout: float | None = None, until: Guest | Callable[[], bool] | None = None) -> dict[Guest, Outcome]:
+        """Run all Guests until each is over, and return what became of them.
+
+        timeout in seconds.  until: a Guest whose end, or a function whose truth (asked between
+        slices), ends the run early; the others can be run again later.  Ctrl-C ends it too.
+
+        Raises HookError if a handler raised, MachineBroken if the VM was lost.
+        """
+        if self.closed:
+            raise KvmhostError("this Machine is closed", next_step="make another")
+        if isinstance(until, Guest):
+            awaited = until
+            goal: Callable[[], bool] = lambda: awaited.outcome is not None  # noqa: E731
+        else:
+            goal = until or (lambda: False)
+        return self.scheduler.run(self.cpus, self.guests, goal, timeout)
+
+    def stop(self) -> None:
+        """End a run from another thread; the Guests can be run again."""
+        self.scheduler.stop(OutcomeKind.INTERRUPTED)
+
+    def statistics(self) -> Statistics:
+        """Counters since the Machine was made; after close(), as they were then."""
+        return self._last_statistics or collect(self)
+
+    def close(self) -> None:
+        """Give everything back: threads, vCPUs, VM, memory.  Twice is as good as once."""
+        if self.closed:
+            return
+        self.closed = True
+        self.clock.close()
+        if self.kvm is not None:
+            self._last_statistics = collect(self)
+        for cpu in self.cpus:
+            cpu.close()
+        if hasattr(self, "vm"):
+            self.vm.close()
+        if self._own_kvm and self.kvm is not None:
+            self.kvm.close()
+        for guest in self.guests:
+            guest.forget_memory()
+        for cpu in self.cpus:
+            cpu.forget_memory()
+        self.memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,54 @@
+"""What is shown when a Guest dies: the trap, its registers, the instruction, and advice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvmhost.host.guest import Guest
+
+CODE_BYTES = 24
+_ROWS = (
+    ("eax", "ebx", "ecx", "edx"),
+    ("esi", "edi", "ebp", "esp"),
+    ("eip", "eflags", "trapnum", "errcode"),
+    ("cs", "ss", "ds", "es"),
+    ("fs", "gs"),
+)
+
+
+def disassemble(code: bytes, address: int, instructions: int = 3) -> list[str]:
+    """The first instructions of some 32-bit code, a line each.
+
+    >>> disassemble(b"\\xfa\\xf4", 0x100000)
+    ['0x00100000  fa                    cli', '0x00100001  f4                    hlt']
+    """
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+    lines = []
+    for found in engine.disasm(code, address, instructions):
+        text = f"{found.mnemonic} {found.op_str}".rstrip()
+        lines.append(f"{found.address:#010x}  {found.bytes.hex(' '):<20}  {text}")
+    if not lines and code:
+        lines.append(f"{address:#010x}  {code[:8].hex(' '):<20}  (no instruction)")
+    return lines
+
+
+def registers(guest: Guest) -> list[str]:
+    """The frame of a Guest, four registers a line."""
+    values = guest.frame.snapshot()
+    return ["  ".join(f"{name:>7} {values[name]:08x}" for name in row) for row in _ROWS]
+
+
+def guest_report(guest: Guest, reason: str, advice: str = "", extra: tuple[str, ...] = ()) -> str:
+    """The whole report of a Guest's death, several lines."""
+    lines = [f"Guest {guest.name}: {reason}", *extra, *registers(guest)]
+    code = guest.read_linear(guest.frame.eip, CODE_BYTES)
+    if code:
+        lines += disassemble(code, guest.frame.eip)
+    else:
+        lines.append(f"{guest.frame.eip:#010x}  (not mapped)")
+    if advice:
+        lines.append(f"What to do: {advice}")
+    return "\n".join(lines)

@@ -1,0 +1,137 @@
+"""Segments and gates: what a Guest asks for, and what a CPU gets to see.
+
+A Guest's GDT and IDT are kept twice: here in its block, already checked, and live
+in the state page of the vCPU it runs on.  The live tables are read-only while the
+Guest runs, so accessed bits are set beforehand; they must never hold a door to
+ring 0, so no system descriptor gets in and every gate of the Guest's names its
+own kernel segment (conformance 1.14).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmhost._native import ffi, lib
+from kvmhost.host.errors import GuestBroke
+from kvmhost.switcher import gates
+from kvmhost.switcher.blobs import Blob
+from kvmhost.switcher.pair import StatePage
+
+# GDT entries that are the Host's: Switcher code and data, the TSS, the double-fault TSS (abi 6).
+HOST_GDT_ENTRIES = frozenset({10, 11, 16, 31})
+TLS_ENTRIES = range(6, 9)
+# Gates a Guest may offer that are never taken: NMI, double fault, reserved, hypercall (abi 5.1).
+IGNORED_GATES = frozenset({2, 8, 15, lib.HYPERCALL_VECTOR})
+# Vectors that always go through the Host: it fills pages, emulates I/O and owns CR0.TS; a machine
+# check is never a Guest's (conformance SEC-028).
+NEVER_DIRECT = frozenset({7, 13, 14, 18}) | IGNORED_GATES
+
+_PRESENT = 0x8000
+_NOT_SYSTEM = 0x1000
+_ACCESSED = 0x0100
+_DPL = 0x6000
+_DPL_1 = 0x2000
+_GATE_DPL = 0x6000
+
+COULD_BE_DIRECT = tuple(v for v in (*range(32), lib.SYSCALL_VECTOR) if v not in NEVER_DIRECT)
+
+
+def fix_descriptor(low: int, high: int) -> gates.Entry:
+    """Make a Guest's descriptor one that may stand in a live GDT (abi 6, conformance ROG-007/008).
+
+    A code or data segment of DPL 0 becomes DPL 1 and counts as accessed.  A system descriptor
+    (gate, TSS, LDT) becomes nothing: each kind is a way to ring 0 or to another table.
+
+    >>> [hex(word) for word in fix_descriptor(0x0000FFFF, 0x00CF9A00)]
+    ['0xffff', '0xcfbb00']
+    >>> fix_descriptor(0x00501234, 0x00008C00)
+    (0, 0)
+    """
+    if not high & _NOT_SYSTEM:
+        return 0, 0
+    if not high & _DPL:
+        high |= _DPL_1
+    return low, high | _ACCESSED
+
+
+def boot_gdt(state: Any) -> None:
+    """A Guest starts with two segments: flat code and data at ring 1 (abi 6)."""
+    ffi.memmove(state.gdt, bytes(ffi.sizeof(state.gdt)), ffi.sizeof(state.gdt))
+    for index, entry in (
+        (lib.GUEST_CS >> 3, gates.flat_code(1)),
+        (lib.GUEST_DS >> 3, gates.flat_data(1)),
+    ):
+        state.gdt[2 * index], state.gdt[2 * index + 1] = entry
+
+
+def load_gdt_entry(state: Any, index: int, low: int, high: int) -> None:
+    """LOAD_GDT_ENTRY: one descriptor.  Raises GuestBroke for an index over 31."""
+    if index >= lib.GDT_ENTRIES:
+        raise GuestBroke(
+            f"LOAD_GDT_ENTRY for entry {index}", f"the GDT has {lib.GDT_ENTRIES} entries, from 0"
+        )
+    state.gdt[2 * index], state.gdt[2 * index + 1] = fix_descriptor(low, high)
+    state.changed |= lib.CHANGED_GDT
+
+
+def load_tls(state: Any, descriptors: bytes) -> None:
+    """LOAD_TLS: the three thread-local segments, 24 bytes as they stand in the Guest's memory."""
+    for number, index in enumerate(TLS_ENTRIES):
+        raw = descriptors[8 * number : 8 * number + 8]
+        state.gdt[2 * index], state.gdt[2 * index + 1] = fix_descriptor(
+            int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:], "little")
+        )
+    state.changed |= lib.CHANGED_GDT_TLS
+
+
+def load_idt_entry(state: Any, vector: int, low: int, high: int) -> None:
+    """LOAD_IDT_ENTRY: one gate.  Raises GuestBroke for a vector over 255 or a gate of no use."""
+    if vector in IGNORED_GATES:
+        return
+    if vector >= lib.IDT_ENTRIES:
+        raise GuestBroke(
+            f"LOAD_IDT_ENTRY for vector {vector:#x}", f"the IDT has {lib.IDT_ENTRIES} vectors, from 0"
+        )
+    gate = gates.unpack_gate(low, high)
+    if gate.present and gate.kind not in (gates.INTERRUPT_GATE, gates.TRAP_GATE):
+        raise GuestBroke(
+            f"LOAD_IDT_ENTRY for vector {vector:#x} with a gate of type {gate.kind:#x}",
+            "only 32-bit interrupt gates (0xE) and trap gates (0xF) are taken",
+        )
+    state.idt[2 * vector], state.idt[2 * vector + 1] = gates.direct_gate(low, high)
+    state.changed |= lib.CHANGED_IDT
+
+
+def live_gate(blob: Blob, state: Any, vector: int, hooked: bool) -> gates.Entry:
+    """The gate that a CPU sees for a vector while this Guest runs (abi 5.2).
+
+    Direct if the Guest's is a trap gate (an interrupt gate would have to clear the *virtual* IF),
+    its target lies below the Switcher and nobody hooked the trap; else to the stub, with the
+    Guest's DPL so that its user space may still raise what it allowed.
+    """
+    low, high = state.idt[2 * vector], state.idt[2 * vector + 1]
+    if vector in NEVER_DIRECT or not high & _PRESENT:
+        return gates.default_gate(blob, vector)
+    gate = gates.unpack_gate(low, high)
+    if gate.kind == gates.TRAP_GATE and not hooked and gate.offset < lib.SWITCHER_BASE:
+        return low, high
+    return gates.default_gate(blob, vector, gate.dpl)
+
+
+def copy_idt(blob: Blob, state: Any, page: StatePage, hooks: object) -> None:
+    """Rebuild the live IDT: every vector that could be direct."""
+    for vector in COULD_BE_DIRECT:
+        page.set_gate(vector, live_gate(blob, state, vector, vector in hooks))  # type: ignore[operator]
+
+
+def copy_gdt(state: Any, page: StatePage) -> None:
+    """Copy the whole GDT but for the Host's own entries."""
+    for index in range(lib.GDT_ENTRIES):
+        if index not in HOST_GDT_ENTRIES:
+            page.set_gdt_entry(index, (state.gdt[2 * index], state.gdt[2 * index + 1]))
+
+
+def copy_tls(state: Any, page: StatePage) -> None:
+    """Copy exactly the three thread-local entries."""
+    for index in TLS_ENTRIES:
+        page.set_gdt_entry(index, (state.gdt[2 * index], state.gdt[2 * index + 1]))

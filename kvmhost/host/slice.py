@@ -1,0 +1,155 @@
+"""A Guest's stay on a vCPU: deliver, enter, decode, and again.
+
+This is the run loop of 2007 (abi 4.1) with the VM exit in the middle.  What the
+shim does not settle by itself comes here once per trap; a handler of the user's
+is asked first, then the Host's own.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from kvmhost._native import lib
+from kvmhost.host import hypercalls, interrupts
+from kvmhost.host.errors import GuestBroke, HookError, MachineBroken
+from kvmhost.host.faults import host_fault, switcher_fault
+from kvmhost.host.guest_trap import GuestTrap
+from kvmhost.host.outcome import OutcomeKind
+from kvmhost.host.report import guest_report
+from kvmhost.host.traps import Trap
+
+if TYPE_CHECKING:
+    from kvmhost.host.cpu import Cpu
+    from kvmhost.host.guest import Guest
+
+RING_1, RING_3 = 1, 3
+
+
+class Left(Enum):
+    """Why a Guest left its vCPU."""
+
+    ENDED = "its life is over"
+    HALTED = "it waits for an interrupt"
+    SLICE = "its time is over"
+    STOP = "the machine stops"
+
+
+def run_slice(cpu: Cpu, guest: Guest) -> Left:
+    """Run a Guest on a vCPU until it ends, halts, or somebody wants the vCPU."""
+    while guest.outcome is None:
+        if interrupts.deliver(guest):
+            cpu.look_again(interrupts.RETRY_SECONDS)
+        if guest.state.halted:
+            return _halted(guest)
+        left = cpu.enter(guest)
+        if left == lib.LEFT_TRAP:
+            _settle(cpu, guest)
+        elif left == lib.LEFT_ATTENTION:
+            why = lib.kvmhost_take(cpu.c)
+            guest.handled["interrupt", "shim"] += 1
+            if why & lib.ATTENTION_STOP:
+                return Left.STOP
+            if why & lib.ATTENTION_SLICE:
+                return Left.SLICE
+        else:
+            _unusual(cpu, guest, left)
+    return Left.ENDED
+
+
+def _halted(guest: Guest) -> Left:
+    """HALT with every interrupt masked is the end: nothing outside can change the mask."""
+    if guest.data is not None and guest.data.words.blocked_interrupts == 0xFFFFFFFF:
+        reason = "it halted with all interrupts blocked, so nothing can wake it"
+        _kill(guest, reason, "clear a bit of blocked_interrupts before HALT")
+        return Left.ENDED
+    return Left.HALTED
+
+
+def _kill(guest: Guest, reason: str, advice: str = "", extra: tuple[str, ...] = ()) -> None:
+    guest.end(OutcomeKind.KILLED, reason, guest_report(guest, reason, advice, extra))
+
+
+def _settle(cpu: Cpu, guest: Guest) -> None:
+    """Do what one trap asks for; a Guest that breaks a rule on the way dies alone."""
+    vector = guest.trapnum[0]
+    trap = GuestTrap(guest, cpu, vector)
+    try:
+        if vector == lib.HYPERCALL_VECTOR:
+            _hypercalls(trap)
+        else:
+            ask(trap)
+    except GuestBroke as broke:
+        if guest.unhandled is None or not guest.unhandled(trap, broke.reason):
+            _kill(guest, broke.reason, broke.advice)
+
+
+def _hypercalls(trap: GuestTrap) -> None:
+    """Everything that waits in the ring, then the call itself."""
+    guest = trap.guest
+    direct = hypercalls.direct_call(guest)
+    for slot, call in hypercalls.ring_calls(guest):
+        trap.hypercall = call
+        ask(trap)
+        hypercalls.free_slot(guest, slot)
+        if guest.outcome is not None:
+            return
+    trap.hypercall = direct
+    ask(trap)
+
+
+def ask(trap: GuestTrap) -> None:
+    """Let the newest handler decide, or the Host if there is none."""
+    guest = trap.guest
+    handlers = guest.hooks.get(trap.vector)
+    guest.handled[trap.kind, "hook" if handlers else "Python"] += 1
+    if not handlers:
+        trap.default()
+        return
+    trap.waiting = list(handlers)
+    try:
+        trap.default()
+    except GuestBroke:
+        raise
+    except Exception as error:
+        text = guest_report(guest, f"a handler of {trap.kind.name} raised {error!r}")
+        guest.end(OutcomeKind.KILLED, f"a handler of {trap.kind.name} raised {error!r}", text)
+        raise HookError(
+            f"a handler of {trap.kind.name} raised {type(error).__name__}",
+            cause=str(error),
+            next_step="mend the handler; the Guest was stopped where it was\n" + text,
+        ) from error
+    _check_rings(guest)
+
+
+def _check_rings(guest: Guest) -> None:
+    """A handler may have written CS and SS: the Guest must stay out of ring 0 (SEC-025)."""
+    frame = guest.frame
+    ring = frame.cs & 3
+    if ring not in (RING_1, RING_3) or frame.ss & 3 != ring:
+        raise GuestBroke(
+            f"it would run with CS {frame.cs:#x} and SS {frame.ss:#x}",
+            "a handler must leave both with the same RPL, 1 or 3",
+        )
+
+
+def _unusual(cpu: Cpu, guest: Guest, left: int) -> None:
+    """Everything that is neither a trap nor a wish."""
+    if left == lib.LEFT_SWITCHER_FAULT:
+        fault = switcher_fault(cpu)
+    elif left == lib.LEFT_HOST_FAULT:
+        fault = host_fault(cpu)
+    else:
+        raise MachineBroken(*_lost(cpu, left))
+    _kill(guest, fault.reason, fault.advice, fault.details)
+    cpu.start()
+
+
+def _lost(cpu: Cpu, left: int) -> tuple[str, ...]:
+    if left == lib.LEFT_EXIT:
+        return (f"vCPU {cpu.index} left the VM by {cpu.vcpu.exit()}",)
+    if left == lib.LEFT_BROKEN:
+        where = cpu.vcpu.regs()
+        return (f"vCPU {cpu.index} did not come out within a second; it is at {where.rip:#010x}",)
+    return (f"KVM_RUN on vCPU {cpu.index} failed: {os.strerror(-left)}",)

@@ -1,0 +1,102 @@
+"""Counts of what happened: world switches, traps by kind, and who dealt with them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvmhost.host.traps import Trap
+
+if TYPE_CHECKING:
+    from kvmhost.host.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A machine's counters since it was made; all are plain counts.
+
+    switches: round trips through the Switcher.  runs: KVM_RUN calls.  traps: by kind, interrupts to
+    the Host apart.  handled: (kind or "interrupt", place) to count, place being "Python", "hook"
+    (Python, a user's) or "shim".  guest_changes: a vCPU took another Guest.  moves: a Guest took
+    another vCPU.  kicks, stale, signals: of the shim.  backend: "vmx", "svm", "lab" or "kvm".
+    """
+
+    switches: int
+    runs: int
+    traps: Mapping[Trap, int]
+    interrupts: int
+    handled: Mapping[tuple[str, str], int]
+    guest_changes: int
+    moves: int
+    kicks: int
+    stale: int
+    signals: int
+    nmis: int
+    backend: str
+    cpu: str
+    kernel: str
+    switcher: str
+
+
+def backend() -> str:
+    """What executes ring 0 to 3 beneath us."""
+    if os.environ.get("KVMHOST_IN_LAB"):
+        return "lab"
+    for module, name in (("kvm_intel", "vmx"), ("kvm_amd", "svm")):
+        if Path("/sys/module", module).exists():
+            return name
+    return "kvm"
+
+
+def cpu_model() -> str:
+    """The CPU's own name for itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def collect(machine: Machine) -> Statistics:
+    """Add up all vCPUs and Guests of a machine."""
+    traps: Counter[Trap] = Counter()
+    interrupts = 0
+    for cpu in machine.cpus:
+        for vector, count in enumerate(cpu.c.traps):
+            if not count:
+                continue
+            if 32 <= vector < 256 and vector != Trap.SYSCALL:
+                interrupts += count
+            else:
+                traps[Trap(vector)] += count
+    handled: Counter[tuple[str, str]] = Counter()
+    for guest in machine.guests:
+        for (kind, place), count in guest.handled.items():
+            handled[kind.name if isinstance(kind, Trap) else str(kind), place] += count
+    stale = sum(cpu.c.stale for cpu in machine.cpus)
+    if stale:
+        handled["interrupt", "shim"] += stale
+    return Statistics(
+        switches=sum(cpu.c.switches for cpu in machine.cpus),
+        runs=sum(cpu.c.runs for cpu in machine.cpus),
+        traps=dict(sorted(traps.items())),
+        interrupts=interrupts,
+        handled=dict(handled),
+        guest_changes=sum(cpu.guest_changes for cpu in machine.cpus),
+        moves=sum(guest.moves for guest in machine.guests),
+        kicks=sum(cpu.c.kicks for cpu in machine.cpus),
+        stale=stale,
+        signals=sum(cpu.c.signals for cpu in machine.cpus),
+        nmis=sum(cpu.mailbox.nmi_host + cpu.mailbox.nmi_switcher for cpu in machine.cpus),
+        backend=backend(),
+        cpu=cpu_model(),
+        kernel=platform.release(),
+        switcher=machine.blob.name,
+    )
