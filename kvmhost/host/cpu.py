@@ -52,9 +52,7 @@ def _segment(selector: int, kind: int, *, code_or_data: bool = True) -> Segment:
 class Cpu:
     """A vCPU with the Host in it, parked at the Host's OUT whenever Python looks."""
 
-    def __init__(
-        self, vm: Vm, host: HostArea, clock: Clock, index: int, cpuid: Iterable[CpuidEntry]
-    ) -> None:
+    def __init__(self, vm: Vm, host: HostArea, clock: Clock, index: int, cpuid: Iterable[CpuidEntry]) -> None:
         self.index = index
         self.host = host
         self.clock = clock

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from kvmhost.host.clock import Alarm
     from kvmhost.host.cpu import Cpu
     from kvmhost.host.guest_trap import GuestTrap
-    from kvmhost.host.machine import Machine
     from kvmhost.host.lguest_data import LguestData
+    from kvmhost.host.machine import Machine
 
 Handler = Callable[["GuestTrap"], object]
 

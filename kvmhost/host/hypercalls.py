@@ -62,9 +62,7 @@ def ring_calls(guest: Guest) -> list[tuple[int, Hypercall]]:
         if status[slot] == lib.LHCALL_RING_FREE:
             break
         entry = words.hcalls[slot]
-        found.append(
-            (slot, Hypercall(entry.arg0, (entry.arg1, entry.arg2, entry.arg3, entry.arg4), True))
-        )
+        found.append((slot, Hypercall(entry.arg0, (entry.arg1, entry.arg2, entry.arg3, entry.arg4), True)))
         slot = (slot + 1) % lib.LHCALL_RING_SIZE
     return found
 
@@ -153,9 +151,7 @@ def _load_tls(guest: Guest, address: int, *_: int) -> None:
 
 def _set_stack(guest: Guest, selector: int, esp: int, pages: int, _: int) -> None:
     if selector & 3 != 1:
-        raise GuestBroke(
-            f"SET_STACK with selector {selector:#x}", "a kernel stack's segment has RPL 1: 0x69"
-        )
+        raise GuestBroke(f"SET_STACK with selector {selector:#x}", "a kernel stack's segment has RPL 1: 0x69")
     if pages > 2:
         raise GuestBroke(f"SET_STACK with {pages} pages", "a kernel stack has at most 2")
     guest.state.ss1, guest.state.esp1, guest.state.stack_pages = selector & 0xFFFF, esp, pages

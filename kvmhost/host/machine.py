@@ -148,7 +148,9 @@ class Machine:
         """An interrupt was posted for a Guest.  From any thread."""
         self.scheduler.wake(guest)
 
-    def run(self, timeout: float | None = None, until: Guest | Callable[[], bool] | None = None) -> dict[Guest, Outcome]:
+    def run(
+        self, timeout: float | None = None, until: Guest | Callable[[], bool] | None = None
+    ) -> dict[Guest, Outcome]:
         """Run all Guests until each is over, and return what became of them.
 
         timeout in seconds.  until: a Guest whose end, or a function whose truth (asked between

@@ -18,7 +18,6 @@ from kvmhost.host.faults import host_fault, switcher_fault
 from kvmhost.host.guest_trap import GuestTrap
 from kvmhost.host.outcome import OutcomeKind
 from kvmhost.host.report import guest_report
-from kvmhost.host.traps import Trap
 
 if TYPE_CHECKING:
     from kvmhost.host.cpu import Cpu

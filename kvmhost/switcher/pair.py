@@ -68,8 +68,6 @@ class Frame:
     ('0xffffffff', True)
     """
 
-    __slots__ = ("layout", "words")
-
     ebx: int = _dword("ebx")
     ecx: int = _dword("ecx")
     edx: int = _dword("edx")
