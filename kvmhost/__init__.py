@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from kvmhost.host.errors import KvmhostError as KvmhostError
+    from kvmhost.host.guest_trap import GuestTrap as GuestTrap
+    from kvmhost.host.outcome import Outcome as Outcome
+    from kvmhost.host.outcome import OutcomeKind as OutcomeKind
+    from kvmhost.host.traps import Trap as Trap
     from kvmhost.launcher.errors import ImageError as ImageError
     from kvmhost.launcher.errors import MemorySizeError as MemorySizeError
 
 _HOMES: Final = {
+    "GuestTrap": "kvmhost.host.guest_trap",
+    "Outcome": "kvmhost.host.outcome",
+    "OutcomeKind": "kvmhost.host.outcome",
+    "Trap": "kvmhost.host.traps",
     "ImageError": "kvmhost.launcher.errors",
     "KvmhostError": "kvmhost.host.errors",
     "Machine": "kvmhost.launcher.machine",
     "MemorySizeError": "kvmhost.launcher.errors",
 }
 
-__all__ = ["ImageError", "KvmhostError", "Machine", "MemorySizeError"]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
