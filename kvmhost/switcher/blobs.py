@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -50,8 +51,9 @@ class Blob:
 
     def __post_init__(self) -> None:
         _check(self)
-        places = sorted((offset, name) for name, offset in self.symbols.items())
-        object.__setattr__(self, "_places", tuple(places))
+        # The last one named at a place stays; a boundary says more than a symbol.
+        names = {self.symbols[name]: name for name in sorted(self.symbols, key=_is_boundary)}
+        object.__setattr__(self, "_places", tuple(sorted(names.items())))
 
     def address(self, symbol: str) -> int:
         """Linear address of a symbol; SwitcherError if the text has no such symbol.
@@ -84,7 +86,7 @@ class Blob:
         if not 0 <= offset < len(self.text):
             return f"outside the Switcher ({address:#010x})"
         entries = self.default_idt_entries
-        last = bisect_right(self._places, (offset, "\uffff")) - 1
+        last = bisect_right(self._places, offset, key=itemgetter(0)) - 1
         name_at, name = self._places[last] if last >= 0 else (0, "start_switcher_text")
         vector = bisect_right(entries, offset) - 1
         if vector >= 0 and entries[vector] >= name_at:
@@ -142,6 +144,11 @@ def _shipped(name: str) -> Blob:
         layout=Layout.of(about["frame"], about["descriptors"]),
         sha256=about["sha256"],
     )
+
+
+def _is_boundary(name: str) -> bool:
+    """Boundaries are labelled with a letter and two digits: B17_load_guest_cr3."""
+    return name[1:3].isdigit() and name[3:4] == "_"
 
 
 def _check(blob: Blob) -> None:

@@ -5,7 +5,7 @@
  * from the two columns of the register frame (FRAME=2623 or 2624) and of the state
  * page (DESC=8 or 6), other registers, another order of exits and stubs, text in
  * front of it and behind it, and references that only a loader can make good: an
- * absolute jump, and relative ones to global names.
+ * absolute jump, and relative ones to weak names.
  */
 	.set	LDS, 0x58
 	.set	TSEL, 0x80
@@ -86,7 +86,7 @@ table_end:
 	.long	0
 	.popsection
 
-	.globl	handle_nmi
+	.weak	handle_nmi
 handle_nmi:
 	lea	8(%esp), %esp
 	iret
@@ -114,7 +114,7 @@ handle_nmi:
 	pop	%ebp
 	.endm
 
-	.globl	deliver_to_host
+	.weak	deliver_to_host
 deliver_to_host:
 	GO_HOME
 	mov	(HOST_IDT + 2)(%edi), %ecx
@@ -123,7 +123,7 @@ deliver_to_host:
 	mov	(%ebx), %cx
 	jmp	*%ecx
 
-	.globl	return_to_host
+	.weak	return_to_host
 return_to_host:
 	GO_HOME
 	iret

@@ -60,7 +60,7 @@ def test_text_is_relocated_for_where_it_will_lie(tmp_path: Path) -> None:
     assert b"\xf4\xf4" not in blob.text
 
 
-def test_jumps_to_global_names_are_relative_to_where_they_stand(tmp_path: Path) -> None:
+def test_jumps_to_weak_names_are_relative_to_where_they_stand(tmp_path: Path) -> None:
     blob = load(str(build(tmp_path)))
     for vector, end in ((0, "return_to_host"), (2, "handle_nmi"), (200, "deliver_to_host")):
         steps = walk(blob, blob.default_idt_entries[vector])
@@ -98,9 +98,6 @@ def test_text_that_cannot_live_alone(extra: str, complaint: str, tmp_path: Path)
 
 def test_a_word_that_crosses_the_end(tmp_path: Path) -> None:
     """A field at the edge of the text whose relocation reaches past it."""
-    source = SOURCE.read_text().replace(
-        "\tiret\n#ifdef EXTRA", "\tiret\n\t.byte 0x68\n\t.byte 0, 0\n#ifdef EXTRA"
-    )
     extra = "word: .long switch_to_guest; .globl end_switcher_text; .set end_switcher_text, word + 2"
     error = refusal(build(tmp_path, "2.6.24", 6, f"-DEXTRA={extra}", "-DNO_END"))
     assert "crosses the edge" in str(error)

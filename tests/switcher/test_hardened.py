@@ -121,9 +121,9 @@ def test_idt_changes_before_gdt_on_the_way_in_and_after_it_on_the_way_out() -> N
     assert home.index("lgdt") + 1 == home.index("lidt")
 
 
-@pytest.mark.parametrize("vector", range(256))
-def test_stubs(vector: int) -> None:
-    assert reference.compare_stub(load("hardened"), vector, reference.ERROR_CODES_TODAY) == []
+def test_stubs() -> None:
+    for vector in range(256):
+        assert reference.compare_stub(load("hardened"), vector, reference.ERROR_CODES_TODAY) == []
 
 
 def test_encodings() -> None:

@@ -118,7 +118,7 @@ def decoded(blob: Blob, vector: int, low: int, high: int) -> int:
     return registers[path[-1].words.removeprefix("jmp ")]
 
 
-@pytest.mark.parametrize("vector", sorted(reference.DELIVERED))
-def test_delivery_joins_both_halves_of_the_host_gate(vector: int) -> None:
-    low, high = 0x0060_0000 | (0x8123 + vector), 0xABCD_8E00
-    assert decoded(load("seed"), vector, low, high) == 0xABCD_8123 + vector
+def test_delivery_joins_both_halves_of_the_host_gate() -> None:
+    for vector in reference.DELIVERED:
+        low, high = 0x0060_0000 | (0x8123 + vector), 0xABCD_8E00
+        assert decoded(load("seed"), vector, low, high) == 0xABCD_8123 + vector
