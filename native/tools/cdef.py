@@ -4,6 +4,9 @@ cffi's parser reads declarations, not the preprocessor, so the ABI headers are
 reduced to what it knows: comments, include guards and asserts go away, and a
 #define keeps its value if it is a plain integer; any other becomes
 `#define NAME ...`, whose value the C compiler fills in.
+
+A file named *.cdef is for the parser alone and never included: it lists what
+Python takes from a system header that the included ones bring along.
 """
 
 import re
@@ -34,7 +37,7 @@ def main(module: str, target: str, *headers: str) -> None:
     ffi = cffi.FFI()
     for header in headers:
         ffi.cdef(reduce(Path(header).read_text()))
-    includes = "\n".join(f'#include "{Path(header).name}"' for header in headers)
+    includes = "\n".join(f'#include "{Path(header).name}"' for header in headers if not header.endswith(".cdef"))
     ffi.set_source(module, f"{includes}\n")
     ffi.emit_c_code(target)
 

@@ -1,0 +1,353 @@
+"""Why KVM_RUN came back: one frozen class a reason, decoded from the run page.
+
+The run page is a union that the next run overwrites, so `decode` copies everything out at once.  Reasons
+that this file has no class for, from other architectures or newer kernels, become ExitUnrecognised with the
+bytes KVM left.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvmhost._native import ffi, lib
+from kvmhost.kvm.failures import Explanation, entry_failure, internal_error
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Why a vCPU left the guest.
+
+    >>> isinstance(ExitHlt(), Exit)
+    True
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ExitUnknown(Exit):
+    """KVM_EXIT_UNKNOWN: the hardware gave a reason that KVM does not know."""
+
+    hardware_exit_reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitException(Exit):
+    """KVM_EXIT_EXCEPTION: vector and error code of an exception KVM did not deliver."""
+
+    exception: int
+    error_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitIo(Exit):
+    """KVM_EXIT_IO: the guest used `port`, `count` times `size` bytes.
+
+    is_write: OUT, and data is what it wrote.  For IN, give the bytes with Vcpu.answer before the next run.
+    RIP still points at the instruction until then.
+
+    >>> ExitIo(port=0xE9, is_write=True, size=1, count=1, data=b"h").data
+    b'h'
+    """
+
+    port: int
+    is_write: bool
+    size: int
+    count: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExitHypercall(Exit):
+    """KVM_EXIT_HYPERCALL: a hypercall KVM was asked to pass on; its result goes into the run page."""
+
+    number: int
+    args: tuple[int, ...]
+    longmode: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExitDebug(Exit):
+    """KVM_EXIT_DEBUG: guest debugging stopped before the instruction at linear address pc.
+
+    exception: 1 for #DB, 3 for #BP; dr6 tells which condition (bit 14: single step; bits 0 to 3:
+    breakpoints).
+    """
+
+    exception: int
+    pc: int
+    dr6: int
+    dr7: int
+
+    @property
+    def single_step(self) -> bool:
+        """DR6.BS: the stop is the end of a single step."""
+        return bool(self.dr6 >> 14 & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitHlt(Exit):
+    """KVM_EXIT_HLT: the guest executed HLT.  With an in-kernel irqchip it sleeps in the kernel instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitMmio(Exit):
+    """KVM_EXIT_MMIO: the guest touched guest-physical memory that no slot backs, or wrote to a read-only
+    slot.
+
+    For a read, give the bytes with Vcpu.answer before the next run.
+    """
+
+    address: int
+    is_write: bool
+    length: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExitIrqWindowOpen(Exit):
+    """KVM_EXIT_IRQ_WINDOW_OPEN: the guest can take an interrupt now, as request_interrupt_window asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitShutdown(Exit):
+    """KVM_EXIT_SHUTDOWN: a triple fault.  On AMD the registers are those after a reset by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitFailEntry(Exit):
+    """KVM_EXIT_FAIL_ENTRY: the CPU refused to enter the guest.
+
+    >>> print(ExitFailEntry(reason=0x80000021, cpu=0).explanation.cause)
+    VM entry failed: invalid guest state (0x80000021)
+    """
+
+    reason: int
+    cpu: int
+
+    @property
+    def explanation(self) -> Explanation:
+        """Cause and next step in words."""
+        return entry_failure(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitInterrupted(Exit):
+    """KVM_EXIT_INTR: a signal, or immediate_exit, ended the run; nothing is lost, run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSetTpr(Exit):
+    """KVM_EXIT_SET_TPR: the guest lowered CR8 below what user space waits for."""
+
+    cr8: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitTprAccess(Exit):
+    """KVM_EXIT_TPR_ACCESS: the guest at rip touched the task-priority register."""
+
+    rip: int
+    is_write: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExitNmi(Exit):
+    """KVM_EXIT_NMI: an NMI of the host's came while the guest ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitInternalError(Exit):
+    """KVM_EXIT_INTERNAL_ERROR: KVM itself cannot go on.
+
+    suberror: 1 emulation, 2 simultaneous exceptions, 3 exit during delivery of an event, 4 unexpected exit.
+    data: what KVM left to say; instruction: the bytes it could not emulate, if it says.
+
+    >>> print(ExitInternalError(1, (), instruction=bytes.fromhex("0f0b")).explanation.cause)
+    KVM's emulator cannot execute the instruction that begins 0f 0b
+    """
+
+    suberror: int
+    data: tuple[int, ...]
+    instruction: bytes = b""
+
+    @property
+    def explanation(self) -> Explanation:
+        """Cause and next step in words."""
+        return internal_error(self.suberror, self.data, self.instruction)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitWatchdog(Exit):
+    """KVM_EXIT_WATCHDOG: a watchdog ran out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSystemEvent(Exit):
+    """KVM_EXIT_SYSTEM_EVENT: the VM asks to be shut down (1), reset (2), or reports a crash (3), and
+    others.
+    """
+
+    type: int
+    data: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExitIoapicEoi(Exit):
+    """KVM_EXIT_IOAPIC_EOI: the guest ended a level interrupt of an I/O APIC that user space emulates."""
+
+    vector: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitHyperv(Exit):
+    """KVM_EXIT_HYPERV: a Hyper-V request for user space."""
+
+    type: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRdmsr(Exit):
+    """KVM_EXIT_X86_RDMSR: RDMSR of index, which KVM leaves to user space (why: reason); see
+    Vcpu.answer_msr.
+    """
+
+    index: int
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitWrmsr(Exit):
+    """KVM_EXIT_X86_WRMSR: WRMSR of data to index, which KVM leaves to user space; see Vcpu.answer_msr."""
+
+    index: int
+    data: int
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitDirtyRingFull(Exit):
+    """KVM_EXIT_DIRTY_RING_FULL: the ring of dirty pages must be collected first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitApResetHold(Exit):
+    """KVM_EXIT_AP_RESET_HOLD: the vCPU waits to be started, as a guest with encrypted state asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitBusLock(Exit):
+    """KVM_EXIT_X86_BUS_LOCK: the guest took the bus lock, and KVM was asked to tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitXen(Exit):
+    """KVM_EXIT_XEN: a Xen hypercall for user space."""
+
+    type: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitNotify(Exit):
+    """KVM_EXIT_NOTIFY: no event window opened in the guest for too long.  context_invalid: it cannot go
+    on.
+    """
+
+    context_invalid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExitUnrecognised(Exit):
+    """A reason this program has no class for: its number, and the bytes of the run page's union.
+
+    >>> ExitUnrecognised(reason=4711, payload=b"").reason
+    4711
+    """
+
+    reason: int
+    payload: bytes
+
+
+def _io(run: Any) -> Exit:
+    io = run.io
+    start = ffi.cast("char *", run) + io.data_offset
+    data = bytes(ffi.buffer(start, io.size * io.count))
+    return ExitIo(io.port, io.direction == lib.KVM_EXIT_IO_OUT, io.size, io.count, data)
+
+
+def _mmio(run: Any) -> Exit:
+    mmio = run.mmio
+    return ExitMmio(mmio.phys_addr, bool(mmio.is_write), mmio.len, bytes(mmio.data[0 : min(mmio.len, 8)]))
+
+
+def _internal_error(run: Any) -> Exit:
+    internal, failure = run.internal, run.emulation_failure
+    instruction = b""
+    if (
+        internal.suberror == lib.KVM_INTERNAL_ERROR_EMULATION
+        and internal.ndata >= 1
+        and failure.flags & lib.KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+    ):
+        instruction = bytes(failure.insn_bytes)[: failure.insn_size]
+    return ExitInternalError(
+        internal.suberror, tuple(internal.data[0 : min(internal.ndata, 16)]), instruction
+    )
+
+
+def _debug(run: Any) -> Exit:
+    arch = run.debug.arch
+    return ExitDebug(arch.exception, arch.pc, arch.dr6, arch.dr7)
+
+
+def _hypercall(run: Any) -> Exit:
+    return ExitHypercall(run.hypercall.nr, tuple(run.hypercall.args), bool(run.hypercall.longmode))
+
+
+def _system_event(run: Any) -> Exit:
+    event = run.system_event
+    return ExitSystemEvent(event.type, tuple(event.data[0 : min(event.ndata, 16)]))
+
+
+_DECODERS: dict[int, Callable[[Any], Exit]] = {
+    lib.KVM_EXIT_UNKNOWN: lambda run: ExitUnknown(run.hw.hardware_exit_reason),
+    lib.KVM_EXIT_EXCEPTION: lambda run: ExitException(run.ex.exception, run.ex.error_code),
+    lib.KVM_EXIT_IO: _io,
+    lib.KVM_EXIT_HYPERCALL: _hypercall,
+    lib.KVM_EXIT_DEBUG: _debug,
+    lib.KVM_EXIT_HLT: lambda run: ExitHlt(),
+    lib.KVM_EXIT_MMIO: _mmio,
+    lib.KVM_EXIT_IRQ_WINDOW_OPEN: lambda run: ExitIrqWindowOpen(),
+    lib.KVM_EXIT_SHUTDOWN: lambda run: ExitShutdown(),
+    lib.KVM_EXIT_FAIL_ENTRY: lambda run: ExitFailEntry(
+        run.fail_entry.hardware_entry_failure_reason, run.fail_entry.cpu
+    ),
+    lib.KVM_EXIT_INTR: lambda run: ExitInterrupted(),
+    lib.KVM_EXIT_SET_TPR: lambda run: ExitSetTpr(run.cr8),
+    lib.KVM_EXIT_TPR_ACCESS: lambda run: ExitTprAccess(run.tpr_access.rip, bool(run.tpr_access.is_write)),
+    lib.KVM_EXIT_NMI: lambda run: ExitNmi(),
+    lib.KVM_EXIT_INTERNAL_ERROR: _internal_error,
+    lib.KVM_EXIT_WATCHDOG: lambda run: ExitWatchdog(),
+    lib.KVM_EXIT_SYSTEM_EVENT: _system_event,
+    lib.KVM_EXIT_IOAPIC_EOI: lambda run: ExitIoapicEoi(run.eoi.vector),
+    lib.KVM_EXIT_HYPERV: lambda run: ExitHyperv(lib.kvmhost_hyperv_exit(run).type),
+    lib.KVM_EXIT_X86_RDMSR: lambda run: ExitRdmsr(run.msr.index, run.msr.reason),
+    lib.KVM_EXIT_X86_WRMSR: lambda run: ExitWrmsr(run.msr.index, run.msr.data, run.msr.reason),
+    lib.KVM_EXIT_DIRTY_RING_FULL: lambda run: ExitDirtyRingFull(),
+    lib.KVM_EXIT_AP_RESET_HOLD: lambda run: ExitApResetHold(),
+    lib.KVM_EXIT_X86_BUS_LOCK: lambda run: ExitBusLock(),
+    lib.KVM_EXIT_XEN: lambda run: ExitXen(lib.kvmhost_xen_exit(run).type),
+    lib.KVM_EXIT_NOTIFY: lambda run: ExitNotify(bool(run.notify.flags & lib.KVM_NOTIFY_CONTEXT_INVALID)),
+}
+
+
+def decode(run: Any) -> Exit:
+    """The exit a struct kvm_run tells of.
+
+    >>> run = ffi.new("struct kvm_run *", {"exit_reason": 5})
+    >>> decode(run)
+    ExitHlt()
+    """
+    decoder = _DECODERS.get(run.exit_reason)
+    if decoder is not None:
+        return decoder(run)
+    start = ffi.offsetof("struct kvm_run", "hw")
+    payload = bytes(ffi.buffer(run))[start : ffi.offsetof("struct kvm_run", "kvm_valid_regs")]
+    return ExitUnrecognised(run.exit_reason, payload)
