@@ -1,5 +1,5 @@
 /*
- * The shortest life a Guest can have: it says hello through the early console, tells
+ * [G60] The shortest life a Guest can have: it says hello through the early console, tells
  * what the machine looks like from ring 1, and powers off.  Every line it prints is a
  * handful of hypercalls, and every hypercall a world switch: out through gate 0x1F, and
  * back.

@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def opening_paragraph(source: str) -> str:
-    """The first paragraph of the comment that opens SOURCE, on one line."""
+    """The first paragraph of the comment that opens SOURCE, on one line, without its tag on the Journey."""
     comment = re.match(r"/\*\n(.*?)\*/", source, re.S)
     if comment is None:
         raise SystemExit("a Guest's source opens with a paragraph on what it shows")
     lines = [line.strip().lstrip("*").strip() for line in comment[1].splitlines()]
     paragraph = " ".join(lines[: lines.index("")] if "" in lines else lines)
-    return " ".join(paragraph.split())
+    return re.sub(r"^\[[A-Z]\d+\] ", "", " ".join(paragraph.split()))
 
 
 def note(text: str) -> str:

@@ -1,5 +1,5 @@
 /*
- * The first instruction of every Guest here, and the way in and out of its traps.
+ * [G10] The first instruction of every Guest here, and the way in and out of its traps.
  *
  * What the CPU believes at _start: ring 1, paging on, every general register
  * zero, so ESP too.  CS is 0x61, DS, ES and SS are 0x69, all flat.  IF is set and
@@ -16,7 +16,7 @@ _start:
 	ud2
 
 /*
- * 256 stubs of 16 bytes, so that the address of one is a multiplication.  Seven
+ * [G20] 256 stubs of 16 bytes, so that the address of one is a multiplication.  Seven
  * vectors bring an error code; the others push a zero to make all frames alike.
  */
 	.balign	16
@@ -34,7 +34,7 @@ trap_stubs:
 	.endr
 
 /*
- * Here the stack holds struct trap_frame from .vector on.  DS and ES may be those
+ * [G30] Here the stack holds struct trap_frame from .vector on.  DS and ES may be those
  * of ring 3, and DF may be set: C expects neither.
  */
 trap_entry:
@@ -53,7 +53,7 @@ trap_entry:
 	popal
 	addl	$8, %esp
 /*
- * The way back turns virtual interrupts on again as the saved EFLAGS say, and an
+ * [G40] The way back turns virtual interrupts on again as the saved EFLAGS say, and an
  * interrupt delivered between that store and the iret would nest a frame on a
  * stack that is half unwound.  So the Host is told the window, and waits.  The
  * store goes through SS: DS is the interrupted program's.
@@ -68,7 +68,7 @@ noirq_begin:
 noirq_end:
 
 /*
- * bool probe(uint32_t linear, uint32_t *value): one load that may fault.  The
+ * [G50] bool probe(uint32_t linear, uint32_t *value): one load that may fault.  The
  * fault handler knows probe_load, and goes on at probe_fault.
  */
 	.globl	probe, probe_load, probe_fault

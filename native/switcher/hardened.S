@@ -142,7 +142,7 @@ check_origin:
 R00_origin_extra:	testb	$3, PUSHED_CS(%esp)
 R01_if_ours_extra:	jz	fault_in_switcher
 
-	/* [X110] */
+	/* [X110] A trap of the Guest's, or its hypercall: home to whoever called. */
 	.globl	return_to_host
 return_to_host:
 	SWITCH_TO_HOST return
