@@ -1,0 +1,113 @@
+"""What `kvmhost run` shows when Guests have ended: how, and at what cost.
+
+A number says nothing without the machine it was counted on, so the table ends with a line that names it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kvmhost.cli.failures import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kvmhost.cli.boot import MachineRun
+    from kvmhost.host.outcome import Outcome
+    from kvmhost.host.statistics import Statistics
+    from kvmhost.switcher.blobs import Blob
+
+INTERRUPTS = "interrupt"
+
+
+def tell(name: str, outcome: Outcome) -> None:
+    """How a Guest ended, on stderr."""
+    say(f"{name} {outcome.kind.value}" + (f": {outcome.reason}" if outcome.reason else ""))
+    if outcome.report:
+        for line in outcome.report.splitlines():
+            print(f"  {line}", file=sys.stderr)
+
+
+def table(statistics: Statistics) -> str:
+    """World switches, traps by kind and where each was handled, on what; several lines.
+
+    Every trap is one world switch, and every world switch one KVM_RUN unless an interrupt came between.
+    """
+    rows = [("what", "times", "handled in"), ("world switch", f"{statistics.switches:,}", "")]
+    rows += [(kind, f"{count:,}", ", ".join(places)) for kind, count, places in trap_rows(statistics)]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = [f"{what:<{widths[0]}}  {times:>{widths[1]}}  {where}".rstrip() for what, times, where in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([*lines, origin(statistics)])
+
+
+def trap_rows(statistics: Statistics) -> Iterator[tuple[str, int, list[str]]]:
+    """Kind, count and places of each kind of trap that came, most frequent first; interrupts at the end."""
+    counts = {trap.name: count for trap, count in statistics.traps.items()}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        yield name.lower().replace("_", " "), counts[name], places_of(name, statistics.handled)
+    if statistics.interrupts:
+        yield "interrupt to the Host", statistics.interrupts, places_of(INTERRUPTS, statistics.handled)
+
+
+def places_of(name: str, handled: Mapping[tuple[str, str], int]) -> list[str]:
+    """Where this kind was handled; with the count of each place if there were several."""
+    places = {place: count for (kind, place), count in handled.items() if kind == name and count}
+    return list(places) if len(places) == 1 else [f"{place} {count:,}" for place, count in places.items()]
+
+
+def origin(statistics: Statistics) -> str:
+    """The line that says what the numbers were counted on."""
+    return (
+        f"{statistics.switcher} Switcher on {statistics.backend} "
+        f"({statistics.cpu}, Linux {statistics.kernel}), counted in one run"
+    )
+
+
+def as_json(runs: Sequence[MachineRun], blob: Blob, exit_code: int) -> str:
+    """Everything as one JSON object."""
+    import json
+
+    return json.dumps(
+        {
+            "exit_code": exit_code,
+            "switcher": {"name": blob.name, "sha256": blob.sha256},
+            "machines": [machine_as_dict(run) for run in runs],
+        },
+        indent=2,
+    )
+
+
+def machine_as_dict(run: MachineRun) -> dict[str, Any]:
+    """One machine of the JSON object."""
+    statistics = run.statistics
+    return {
+        "backend": statistics.backend,
+        "cpu": statistics.cpu,
+        "kernel": statistics.kernel,
+        "guests": [
+            {
+                "name": life.name,
+                "outcome": life.outcome.kind.name.lower() if life.outcome else None,
+                "reason": life.outcome.reason if life.outcome else None,
+                "report": life.outcome.report if life.outcome else None,
+                "words": life.words.decode("utf-8", "replace"),
+            }
+            for life in run.lives
+        ],
+        "switches": statistics.switches,
+        "kvm_runs": statistics.runs,
+        "interrupts": statistics.interrupts,
+        "traps": {trap.name.lower(): count for trap, count in statistics.traps.items()},
+        "handled": [
+            {"kind": kind.lower(), "place": place, "count": count}
+            for (kind, place), count in statistics.handled.items()
+        ],
+        "guest_changes": statistics.guest_changes,
+        "moves": statistics.moves,
+        "kicks": statistics.kicks,
+        "signals": statistics.signals,
+        "nmis": statistics.nmis,
+    }
