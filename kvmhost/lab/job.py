@@ -19,8 +19,9 @@ MAX_GROUPS = 1024
 class Job:
     """One command for the lab: as whom, where, with what, and which folders it may change.
 
-    `on_terminal` says for stdin, stdout and stderr whether that is the terminal; `size` is
-    its rows and columns.
+    `cached` are folders inside writable ones that are read through the cache, and not written
+    back, all the same. `on_terminal` says for stdin, stdout and stderr whether that is the
+    terminal; `size` is its rows and columns.
     """
 
     program: str
@@ -28,6 +29,7 @@ class Job:
     environment: Mapping[str, str]
     folder: str
     writable: Sequence[Path]
+    cached: Sequence[Path] = ()
     on_terminal: tuple[bool, bool, bool] = (False, False, False)
     size: tuple[int, int] = (24, 80)
 
@@ -56,6 +58,8 @@ class Job:
             *self.size,
             len(self.writable),
             *self.writable,
+            len(self.cached),
+            *self.cached,
             self.folder,
             self.program,
             len(environment),

@@ -17,7 +17,7 @@ from kvmhost.lab.conversation import Conversation, Streams, SwitchedOff
 from kvmhost.lab.errors import LabError
 from kvmhost.lab.job import Job
 from kvmhost.lab.provide import find_kernel, kernel_missing
-from kvmhost.lab.request import checked_cpus, checked_memory, find_program, writable_folders
+from kvmhost.lab.request import cached_folders, checked_cpus, checked_memory, find_program, writable_folders
 
 # Set to 1 for everything that runs inside a lab.
 IN_LAB = "KVMHOST_IN_LAB"
@@ -44,12 +44,12 @@ def run(
     """Runs a command in the lab and returns its exit code.
 
     The command sees the host's files as they are and runs as the same user. What it changes
-    is forgotten, except in the folders of `writable`, where every change is the host's own;
-    by default that is the folder it runs in, `cwd` or the current one, if the user may write
-    there. `env` is the whole environment, by default ours. Its streams are ours, or those of
-    `streams`; on a terminal it has a terminal. `timeout` is in seconds from now, the lab's
-    start (about 5 seconds) included. `memory` is the lab's, "512M" or "2G"; `cpus` how many
-    CPUs it has.
+    is forgotten, except in the folders of `writable`, where every change is the host's own
+    (but the Python environment that kvmhost runs in is never changed). By default that is the
+    folder it runs in, `cwd` or the current one, if the user may write there. `env` is the
+    whole environment, by default ours. Its streams are ours, or those of `streams`; on a
+    terminal it has a terminal. `timeout` is in seconds from now, the lab's start (about 5
+    seconds) included. `memory` is the lab's, "512M" or "2G"; `cpus` how many CPUs it has.
 
     Exit codes are as a shell gives them: 127 when the command is not found, 126 when it is
     not executable, 128 and the signal's number when a signal ended it, or ended the lab:
@@ -69,12 +69,14 @@ def run(
         return program
     streams = Streams() if streams is None else streams
     tty = terminal.is_ours(streams.stdin)
+    folders = writable_folders(writable, folder)
     job = Job(
         program=program,
         arguments=argv,
         environment={**env, IN_LAB: "1"},
         folder=folder,
-        writable=writable_folders(writable, folder),
+        writable=folders,
+        cached=cached_folders(folders),
         on_terminal=(tty, tty and os.isatty(streams.stdout), tty and os.isatty(streams.stderr)),
         size=terminal.size(streams.stdin),
     )

@@ -98,6 +98,9 @@ void job_read(int control, struct job *job)
 	job->writable_count = count(MAX_WRITABLE);
 	for (int i = 0; i < job->writable_count; i++)
 		job->writable[i] = field();
+	job->cached_count = count(MAX_WRITABLE);
+	for (int i = 0; i < job->cached_count; i++)
+		job->cached[i] = field();
 	job->folder = field();
 	job->program = field();
 	strings(job->environment);

@@ -23,6 +23,8 @@ struct job {
 	unsigned int rows, columns;
 	char *writable[MAX_WRITABLE];
 	int writable_count;
+	char *cached[MAX_WRITABLE]; /* parts of those that come from the overlay all the same */
+	int cached_count;
 	char *folder;
 	char *program;
 	char *environment[MAX_STRINGS + 1];

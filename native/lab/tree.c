@@ -53,18 +53,33 @@ static void mount_kernel_files(void)
 	SYS2(chmod, "/root/dev/kvm", 0666);
 }
 
+/* The writable folders, in the order of the job: outer ones come first.  What lies in one
+ * but is to be read through the overlay's cache is held open meanwhile and bound over it. */
+static void mount_writable(const struct job *job)
+{
+	int held[MAX_WRITABLE];
+	char text[32];
+
+	for (int i = 0; i < job->cached_count; i++)
+		held[i] = sys_open(job->cached[i], O_PATH | O_DIRECTORY);
+	for (int i = 0; i < job->writable_count; i++) {
+		text_append_number(text_append(text, "w"), i);
+		mount(text, job->writable[i], "9p", 0, WRITABLE_OPTIONS);
+	}
+	for (int i = 0; i < job->cached_count; i++) {
+		text_append_number(text_append(text, "/proc/self/fd/"), held[i]);
+		mount(text, job->cached[i], 0, MS_BIND, 0);
+		sys_close(held[i]);
+	}
+}
+
 void tree_enter(const struct job *job)
 {
-	char tag[16];
-
 	mount_root();
 	mount_kernel_files();
 	SYS1(chdir, "/root");
 	mount(".", "/", 0, MS_MOVE, 0);
 	SYS1(chroot, ".");
 	SYS1(chdir, "/");
-	for (int i = 0; i < job->writable_count; i++) {
-		text_append_number(text_append(tag, "w"), i);
-		mount(tag, job->writable[i], "9p", 0, WRITABLE_OPTIONS);
-	}
+	mount_writable(job);
 }
