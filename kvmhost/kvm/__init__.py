@@ -8,7 +8,7 @@ project.
 In this room's examples kvm is an open Kvm, vm a new Vm of it and vcpu that Vm's vCPU 0, each made only
 where an example mentions it, and every public name of this package is there.
 
-What a program rarely needs (exits, events, statistics) is imported when it is first named.
+What a program rarely needs (exits, events, statistics, the entry checker) is imported when it is first named.
 """
 
 from importlib import import_module
@@ -33,6 +33,8 @@ from kvmhost.kvm.vcpu_registers import Translation
 from kvmhost.kvm.vm import Vm
 
 if TYPE_CHECKING:
+    from kvmhost.kvm.entry_check import EntryStateError, Violation
+    from kvmhost.kvm.entry_rule import Rule
     from kvmhost.kvm.events import (
         Breakpoint,
         Events,
@@ -76,10 +78,13 @@ if TYPE_CHECKING:
         ExitXen,
     )
     from kvmhost.kvm.extended import DebugRegs, Fpu
+    from kvmhost.kvm.flat import flat_sregs
     from kvmhost.kvm.statistics import Kind, Statistic, Unit
     from kvmhost.kvm.sync import SyncedRegisters
 
 _LATER = {
+    "entry_check": ("EntryStateError", "Violation"),
+    "entry_rule": ("Rule",),
     "events": (
         *("Breakpoint", "Events", "ExceptionEvent", "InterruptEvent", "MpState", "NmiEvent", "Shadow"),
         *("SmiEvent", "Valid", "Watch"),
@@ -99,6 +104,7 @@ _LATER = {
         *("ExitWatchdog", "ExitWrmsr", "ExitXen"),
     ),
     "extended": ("DebugRegs", "Fpu"),
+    "flat": ("flat_sregs",),
     "statistics": ("Kind", "Statistic", "Unit"),
     "sync": ("SyncedRegisters",),
 }
@@ -113,6 +119,7 @@ __all__ = [
     "CpuidEntry",
     "DebugRegs",
     "Dtable",
+    "EntryStateError",
     "Events",
     "ExceptionEvent",
     "Exit",
@@ -161,6 +168,7 @@ __all__ = [
     "PitChannel",
     "PitState",
     "Regs",
+    "Rule",
     "Segment",
     "Shadow",
     "SmiEvent",
@@ -172,8 +180,10 @@ __all__ = [
     "Unit",
     "Valid",
     "Vcpu",
+    "Violation",
     "Vm",
     "Watch",
+    "flat_sregs",
 ]
 
 

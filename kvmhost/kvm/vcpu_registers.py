@@ -52,13 +52,17 @@ class VcpuRegisters(Owner):
         ioctl(self.fd, "KVM_GET_REGS", c)
         return Regs.read(c)
 
-    def set_regs(self, regs: Regs) -> None:
+    def set_regs(self, regs: Regs, *, check: bool = False) -> None:
         """Set the general registers (KVM_SET_REGS).  Drops exceptions pending, keeps an interrupt shadow.
+
+        check: ask entry_check first, with the sregs the vCPU has; raises EntryStateError.
 
         >>> vcpu.set_regs(Regs(rax=1, rip=0x1000))
         >>> vcpu.regs().rax
         1
         """
+        if check:
+            self._check(regs, self.sregs())
         c = new("struct kvm_regs *")
         regs.write(c)
         ioctl(self.fd, "KVM_SET_REGS", c)
@@ -73,16 +77,41 @@ class VcpuRegisters(Owner):
         ioctl(self.fd, "KVM_GET_SREGS", c)
         return Sregs.read(c)
 
-    def set_sregs(self, sregs: Sregs) -> None:
+    def set_sregs(self, sregs: Sregs, *, check: bool = False) -> None:
         """Set segment and control registers (KVM_SET_SREGS); set_cpuid comes first, and for PAE the PDPTEs
         in memory.
 
         KVM looks at control registers only; wrong segments fail at the next run, and only on some CPUs.
+        check: ask entry_check first, with the regs the vCPU has; raises EntryStateError.
+
         >>> vcpu.set_sregs(vcpu.sregs())
         """
+        if check:
+            self._check(self.regs(), sregs)
         c = new("struct kvm_sregs *")
         sregs.write(c)
         ioctl(self.fd, "KVM_SET_SREGS", c)
+
+    def set_state(self, regs: Regs, sregs: Sregs, *, check: bool = True) -> None:
+        """Set both at once, after entry_check looked at them together; raises EntryStateError and changes
+        nothing.
+
+        >>> vcpu.set_cpuid(kvm.supported_cpuid())
+        >>> vcpu.set_state(Regs(rip=0x1000), flat_sregs(paging=False), check=False)
+        >>> vcpu.set_state(Regs(rip=0x1000, rflags=0), flat_sregs())
+        Traceback (most recent call last):
+        ...
+        kvmhost.kvm.entry_check.EntryStateError: ...
+        """
+        if check:
+            self._check(regs, sregs)
+        self.set_sregs(sregs)
+        self.set_regs(regs)
+
+    def _check(self, regs: Regs, sregs: Sregs) -> None:
+        from kvmhost.kvm.entry_check import check, require
+
+        require(check(regs, sregs))
 
     def sregs2(self) -> Sregs2:
         """Segment and control registers with the PAE PDPTEs the CPU holds (KVM_GET_SREGS2).

@@ -46,7 +46,7 @@ def run(test: doctest.DocTest) -> None:
             kvm = stack.enter_context(room.Kvm())
             vm = stack.enter_context(kvm.create_vm())
             test.globs.update(kvm=kvm, vm=vm)
-            if "vcpu" in names and "create_vcpu(0) as vcpu" not in test.docstring:
+            if "vcpu" in names and "create_vcpu(0) as vcpu" not in (test.docstring or ""):
                 test.globs["vcpu"] = vm.create_vcpu(0)
         for name in names & set(room.__all__):
             test.globs[name] = getattr(room, name)
