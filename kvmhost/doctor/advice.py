@@ -65,12 +65,10 @@ CALLS = {
     errno.EAGAIN: Advice("the vCPU waits for another to start it", "report this: it is a fault of kvmhost"),
     errno.ENOEXEC: Advice("this CPU is not an x86", "use an x86 machine"),
     errno.ENOSYS: Advice("this kernel has no KVM for x86", "use an x86 machine"),
-    errno.ENODEV: OPEN[errno.ENODEV],
-    errno.EOPNOTSUPP: Advice(
-        "KVM is loaded but cannot use this CPU's virtualisation",
-        "enable VT-x or SVM in the firmware setup, or nested virtualisation on the machine beneath",
-    ),
 }
+CALLS[errno.ENODEV] = CALLS[errno.EOPNOTSUPP] = Advice(
+    "KVM is loaded but cannot use this CPU's virtualisation", OPEN[errno.ENODEV].next_step
+)
 
 # Intel SDM vol. 3, "VM-Entry Failures During or After Loading Guest State": basic exit reasons.
 ENTRY_FAILED = 1 << 31

@@ -15,6 +15,7 @@ import signal
 import time
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from kvmhost.doctor.device import Device
 from kvmhost.doctor.ending import End, Ending, pack, unpack
@@ -37,14 +38,10 @@ def run_guests(device: Device, guests: Sequence[ProbeGuest], limit: float) -> li
 
 def _one_child(device: Device, guests: Sequence[ProbeGuest], limit: float) -> list[Ending]:
     """Endings of as many Guests as the child managed, the last of them LOST if that was not all."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # The child does nothing but ioctls, so other threads' locks do not matter to it.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        _child(device, guests, limit, writer)
-    os.close(writer)
+    try:
+        child, reader = _start(device, guests, limit)
+    except OSError as error:
+        return [Ending(End.LOST, where=f"could not be started ({error.strerror})")]
     endings: list[Ending] = []
     try:
         while len(endings) < len(guests):
@@ -61,7 +58,26 @@ def _one_child(device: Device, guests: Sequence[ProbeGuest], limit: float) -> li
     return endings
 
 
-def _child(device: Device, guests: Sequence[ProbeGuest], limit: float, writer: int) -> None:
+def _start(device: Device, guests: Sequence[ProbeGuest], limit: float) -> tuple[int, int]:
+    """The child's id, and where its messages come from."""
+    reader, writer = os.pipe()
+    try:
+        with warnings.catch_warnings():
+            # The child does nothing but ioctls, so other threads' locks do not matter to it.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+    except OSError:
+        os.close(reader)
+        raise
+    else:
+        if child == 0:
+            _child(device, guests, limit, writer)
+    finally:
+        os.close(writer)
+    return child, reader
+
+
+def _child(device: Device, guests: Sequence[ProbeGuest], limit: float, writer: int) -> NoReturn:
     """Run the Guests and say how each ended; never returns."""
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM, signal.SIGINT])

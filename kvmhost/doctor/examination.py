@@ -77,9 +77,9 @@ class _Found(NamedTuple):
 
 
 def examine(
-    path: str = "/dev/kvm",
-    *,
     fd: int | None = None,
+    *,
+    path: str = "/dev/kvm",
     lab_check: Callable[[], tuple[bool, str, str]] | None = None,
     limit: float = LIMIT,
     device: Device | None = None,
@@ -89,9 +89,9 @@ def examine(
 
     `fd` is a /dev/kvm that is already open (it stays open). `lab_check` says whether the lab could
     run: (ok, reason, next step). `limit` is in seconds for each probe Guest. `device` and `facts`
-    stand in for the KVM and the machine. Raises nothing: what goes wrong is in the Report.
+    stand in for the KVM and the machine. Raises nothing of its own: what goes wrong is in the Report.
 
-    >>> report = examine("/nowhere/kvm")
+    >>> report = examine(path="/nowhere/kvm")
     >>> report.native.ok, report.exit_code
     (False, 3)
     """
@@ -115,6 +115,9 @@ def examine(
 
 def _ask(kvm: Device, facts: Facts, limit: float) -> _Found:
     """Open the KVM and ask it everything."""
+    elsewhere = judgement.wrong_machine(facts.machine)
+    if elsewhere is not None:
+        return _Found(elsewhere)
     try:
         kvm.open()
     except OSError as error:
@@ -155,9 +158,9 @@ def _features(kvm: Device) -> tuple[tuple[str, bool], ...]:
 
 
 def native_verdict(
-    path: str = "/dev/kvm",
-    *,
     fd: int | None = None,
+    *,
+    path: str = "/dev/kvm",
     limit: float = LIMIT,
     device: Device | None = None,
     facts: Facts | None = None,
@@ -168,24 +171,27 @@ def native_verdict(
     there. Only when it fails are its parts asked one by one. Parameters as for `examine`; raises
     nothing.
 
-    >>> native_verdict("/nowhere/kvm").ok
+    >>> native_verdict(path="/nowhere/kvm").ok
     False
     """
+    known = gather(path) if facts is None else facts
+    elsewhere = judgement.wrong_machine(known.machine)
+    if elsewhere is not None:
+        return elsewhere
     kvm = LinuxKvm(path, fd) if device is None else device
     try:
         kvm.open()
     except OSError as error:
-        return judgement.cannot_open(error, gather(path) if facts is None else facts)
+        return judgement.cannot_open(error, known)
     try:
         version = kvm.api_version()
         if version != c.KVM_API_VERSION:
             return judgement.wrong_api(version)
         results = _answers(kvm, (CPUID,), limit)
-        known = gather(path) if facts is None else facts
         if results[0].fatal:
             results = _answers(kvm, DECISIVE, limit)
         return judgement.from_answers(results, known)
     except CallRefusedError as refused:
-        return judgement.cannot_ask(refused.name, refused.number, gather(path) if facts is None else facts)
+        return judgement.cannot_ask(refused.name, refused.number, known)
     finally:
         kvm.close()

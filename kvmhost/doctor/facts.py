@@ -21,7 +21,8 @@ HOLDERS = {
     "haxm": "HAXM",
     "jailhouse": "Jailhouse",
 }
-VENDOR_MODULES = ("kvm_intel", "kvm_amd")
+# The modules that drive real silicon, and what numbers measured on them are labelled with.
+BACKENDS = {"kvm_intel": "vmx", "kvm_amd": "svm"}
 PARAMETERS = (
     "ept",
     "unrestricted_guest",
@@ -66,13 +67,17 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The device node: its owner, its group, and its rights as `ls -l` shows them."""
+    """The device node: its owner, its group, and its rights as `ls -l` shows them (+: an ACL)."""
 
     path: str = "/dev/kvm"
-    exists: bool = False
     mode: str = ""
     owner: str = ""
     group: str = ""
+
+    @property
+    def exists(self) -> bool:
+        """There is such a file."""
+        return bool(self.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Facts:
     def module(self) -> Module | None:
         """The module that does KVM's work: Intel's, AMD's, or another kvm_*."""
         named = {module.name: module for module in self.modules}
-        own = [named[name] for name in VENDOR_MODULES if name in named]
+        own = [named[name] for name in BACKENDS if name in named]
         others = [module for module in self.modules if module.name.startswith("kvm_")]
         return next(iter(own + others), None)
 
@@ -183,7 +188,10 @@ def _node(path: str) -> Node:
     except OSError:
         return Node(path)
     mode = stat.filemode(found.st_mode)
-    return Node(path, True, mode, _user_name(found.st_uid), _group_name(found.st_gid))
+    with contextlib.suppress(OSError):
+        os.getxattr(path, "system.posix_acl_access")
+        mode += "+"
+    return Node(path, mode, _user_name(found.st_uid), _group_name(found.st_gid))
 
 
 def _user() -> User:

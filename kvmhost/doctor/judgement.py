@@ -9,7 +9,7 @@ from kvmhost.doctor import _constants as c
 from kvmhost.doctor import advice, probes
 from kvmhost.doctor.advice import Advice
 from kvmhost.doctor.ending import End
-from kvmhost.doctor.facts import Facts
+from kvmhost.doctor.facts import BACKENDS, Facts
 from kvmhost.doctor.probes import Answer, ProbeResult
 from kvmhost.doctor.report import Capability, Verdict
 
@@ -21,17 +21,27 @@ NESTED_STEP = (
     "turn on nested virtualisation on the machine beneath this one (kvm_intel or kvm_amd with nested=1, "
     "and a CPU model that passes VMX or SVM on)"
 )
+KERNEL_LOG = "read the kernel log (dmesg): KVM did something that it never should"
 FIRMWARE_STEP = "enable VT-x (Intel) or SVM (AMD) in the firmware setup"
+
+
+def wrong_machine(machine: str) -> Verdict | None:
+    """The verdict on a machine of another architecture, else None."""
+    if machine in X86:
+        return None
+    return Verdict(False, f"{machine} is not an x86", "use an x86 machine")
 
 
 def cannot_open(error: OSError, facts: Facts) -> Verdict:
     """The verdict when /dev/kvm does not open, by what is known about this machine."""
     number = error.errno or 0
     row = advice.opening(number, facts.node.path)
-    if facts.machine not in X86:
-        return Verdict(False, f"{facts.machine} is not an x86", "use an x86 machine")
     if number in (errno.ENOENT, errno.ENOTDIR):
         row = _no_node(facts)
+        if facts.holders:
+            # From Linux 6.12 on, the module itself may not load while another owns VMX or SVM.
+            who = " and ".join(facts.holders)
+            row = Advice(f"{row.reason}; {who} is here and may own the CPU's virtualisation", f"stop {who}")
     elif number == errno.EACCES:
         row = _no_permission(facts)
     elif number in (errno.ENODEV, errno.ENXIO):
@@ -104,17 +114,18 @@ def from_answers(results: Sequence[ProbeResult], facts: Facts) -> Verdict:
             return cannot_ask(result.ending.where, result.ending.code, facts)
     fatal = [result for result in results if result.fatal]
     if not fatal:
-        return Verdict(True, f"{name} runs Guests at ring 1")
+        return Verdict(True, f"{name} runs Guests at ring 1", backend=BACKENDS.get(name, name))
     first = fatal[0]
     reason = f"{name} cannot do what every Guest needs: {first.question} ({first.number})"
     if len(fatal) > 1:
         reason += f" and {len(fatal) - 1} more"
     reason += f"; {first.ending.describe()}"
-    return Verdict(False, reason, _cannot_run_step(facts))
+    step = KERNEL_LOG if first.ending.end is End.LOST else _cannot_run_step(facts)
+    return Verdict(False, reason, step)
 
 
 def _cannot_run_step(facts: Facts) -> str:
-    if facts.module is not None and facts.module.name not in ("kvm_intel", "kvm_amd"):
+    if facts.module is not None and facts.module.name not in BACKENDS:
         step = f"{facts.module.name} is a software KVM: use a machine with kvm_intel or kvm_amd"
         return step + (", or nested virtualisation beneath this one" if facts.cpu.hypervisor else "")
     if facts.cpu.hypervisor:
@@ -133,9 +144,7 @@ def from_capabilities(capabilities: Sequence[Capability]) -> Verdict | None:
 def classes(results: Sequence[ProbeResult], facts: Facts) -> tuple[str, ...]:
     """The catalogue's codes for this environment; none when no Guest ran at all."""
     answers = {result.number: result for result in results}
-    if answers[probes.UNPAGED.number].answer is not Answer.YES and all(
-        result.answer is not Answer.YES for result in results
-    ):
+    if all(result.answer is not Answer.YES for result in results):
         return ()
     paging = (answers[probe.number].answer for probe in (probes.TWO_LEVEL, probes.PAE))
     if Answer.YES not in paging:
@@ -159,7 +168,7 @@ def _module_class(facts: Facts) -> tuple[str, ...]:
 
 def deviations(results: Sequence[ProbeResult], codes: Sequence[str]) -> tuple[str, ...]:
     """The ids of known deviations that a conformance run masks here."""
-    found = {result.deviation for result in results if result.answer is Answer.NO and result.deviation}
+    found = {result.masked for result in results if result.masked}
     if codes:
         found.add(SINGLE_STEP)
     if "TCG" in codes:

@@ -76,6 +76,12 @@ class ProbeResult:
         """No Guest can run because of this."""
         return self.needed and self.answer is not Answer.YES
 
+    @property
+    def masked(self) -> str:
+        """The deviation this answer shows; none when KVM itself failed and the Guest said nothing."""
+        told = self.ending.end not in (End.REFUSED, End.LOST, End.TIMED_OUT)
+        return self.deviation if self.answer is Answer.NO and told else ""
+
 
 def _values(ending: Ending) -> tuple[int, ...] | None:
     """What it said, if it came to its own end."""

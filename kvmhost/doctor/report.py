@@ -16,16 +16,17 @@ LABEL = "{:11} {}"
 class Verdict:
     """Whether it works, why (not), and what to change when it does not.
 
-    >>> bool(Verdict(True, "it does"))
-    True
+    `backend` is what numbers measured here are labelled with: vmx, svm, or the name of another
+    module; empty when nothing runs.
+
+    >>> Verdict(False, "VirtualBox owns the CPU", "stop VirtualBox").next_step
+    'stop VirtualBox'
     """
 
     ok: bool
     reason: str
     next_step: str = ""
-
-    def __bool__(self) -> bool:
-        return self.ok
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0 when Guests can run here natively or in the lab, 3 when this host cannot."""
-        return EXIT_CAN if self.native or self.lab else EXIT_CANNOT
+        can = self.native.ok or (self.lab is not None and self.lab.ok)
+        return EXIT_CAN if can else EXIT_CANNOT
 
 
 def report_to_dict(report: Report) -> dict[str, object]:
@@ -77,7 +79,7 @@ def report_to_dict(report: Report) -> dict[str, object]:
             "question": probe.question,
             "answer": str(probe.answer),
             "needed": probe.needed,
-            "deviation": probe.deviation,
+            "deviation": probe.masked,
             "detail": probe.ending.describe(),
         }
         for probe in report.probes
@@ -92,7 +94,16 @@ def render_text(report: Report) -> str:
     return "\n".join(_lines(report))
 
 
+def _headline(report: Report) -> str:
+    if report.native.ok:
+        return "Guests can run on this machine."
+    if report.lab is not None and report.lab.ok:
+        return "Guests can run on this machine in the lab, but not natively."
+    return "Guests cannot run on this machine."
+
+
 def _lines(report: Report) -> Iterator[str]:
+    yield _headline(report)
     yield from _verdict("natively", report.native)
     if report.lab is not None:
         yield from _verdict("in the lab", report.lab)
@@ -125,7 +136,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _verdict(where: str, verdict: Verdict) -> Iterator[str]:
-    yield LABEL.format(where, f"{'yes' if verdict else 'no'}: {verdict.reason}")
+    yield LABEL.format(where, f"{'yes' if verdict.ok else 'no'}: {verdict.reason}")
     if verdict.next_step:
         yield LABEL.format("", f"next: {verdict.next_step}")
 
@@ -150,5 +161,5 @@ def _probe(probe: ProbeResult) -> Iterator[str]:
     needed = " (needed)" if probe.needed else ""
     yield f"{probe.number:9} {probe.answer!s:8} {probe.question}{needed}"
     if probe.answer is not Answer.YES:
-        deviation = f" [{probe.deviation}]" if probe.deviation and probe.answer is Answer.NO else ""
+        deviation = f" [{probe.masked}]" if probe.masked else ""
         yield f"{'':18} {probe.ending.describe()}{deviation}"
