@@ -135,7 +135,7 @@ class Cpu:
         if self.guest is not guest or state.last_cpu != self.index:
             self._take_over(guest)
         if state.changed:
-            self.copy_in(guest)
+            segments.copy_in(self.host.blob, state, self.page, guest.hooks)
         self.page.set_stack(state.esp1, state.ss1)
         self.mailbox.root = guest.tables.root
         self._prepare_fpu(guest)
@@ -152,17 +152,6 @@ class Cpu:
         )
         self.guest = guest
         self.c.trapnum = guest.trapnum
-
-    def copy_in(self, guest: Guest) -> None:
-        """Copy what is flagged, and nothing else, to the live tables (abi 4.2)."""
-        changed = guest.state.changed
-        if changed & lib.CHANGED_IDT:
-            segments.copy_idt(self.host.blob, guest.state, self.page, guest.hooks)
-        if changed & lib.CHANGED_GDT:
-            segments.copy_gdt(guest.state, self.page)
-        elif changed & lib.CHANGED_GDT_TLS:
-            segments.copy_tls(guest.state, self.page)
-        guest.state.changed = 0
 
     def _prepare_fpu(self, guest: Guest) -> None:
         mailbox = self.mailbox

@@ -9,6 +9,7 @@ own kernel segment (conformance 1.14).
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from kvmhost._native import ffi, lib
@@ -118,10 +119,22 @@ def live_gate(blob: Blob, state: Any, vector: int, hooked: bool) -> gates.Entry:
     return gates.default_gate(blob, vector, gate.dpl)
 
 
-def copy_idt(blob: Blob, state: Any, page: StatePage, hooks: object) -> None:
-    """Rebuild the live IDT: every vector that could be direct."""
+def copy_in(blob: Blob, state: Any, page: StatePage, hooks: Container[int]) -> None:
+    """Copy what is flagged as changed, and nothing else, to a CPU's live tables (abi 4.2)."""
+    changed = state.changed
+    if changed & lib.CHANGED_IDT:
+        copy_idt(blob, state, page, hooks)
+    if changed & lib.CHANGED_GDT:
+        copy_gdt(state, page)
+    elif changed & lib.CHANGED_GDT_TLS:
+        copy_tls(state, page)
+    state.changed = 0
+
+
+def copy_idt(blob: Blob, state: Any, page: StatePage, hooks: Container[int]) -> None:
+    """Rebuild the live IDT: every vector that could be direct; hooks: vectors that must not be."""
     for vector in COULD_BE_DIRECT:
-        page.set_gate(vector, live_gate(blob, state, vector, vector in hooks))  # type: ignore[operator]
+        page.set_gate(vector, live_gate(blob, state, vector, vector in hooks))
 
 
 def copy_gdt(state: Any, page: StatePage) -> None:

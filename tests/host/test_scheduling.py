@@ -1,0 +1,178 @@
+"""Time, slices, stops and signals: who gets a vCPU, and how it is taken away."""
+
+import os
+import signal
+import struct
+import threading
+
+import pytest
+import tiny_guest as tiny
+from kvmhost.host import KvmhostError, Machine, OutcomeKind, Trap
+
+pytestmark = pytest.mark.lab
+
+COUNTER = 0x4000
+SPIN = tiny.init() + tiny.forever(tiny.increment(COUNTER))
+
+
+def count(guest) -> int:
+    return struct.unpack("<I", guest.ram.read(COUNTER, 4))[0]
+
+
+def test_timeout_ends_a_spinning_guest_which_can_go_on() -> None:
+    with Machine(8 << 20) as machine:
+        guest = tiny.boot(machine, SPIN)
+        assert guest.run(timeout=0.2).kind is OutcomeKind.TIMED_OUT
+        first = count(guest)
+        assert first > 0
+        assert guest.run(timeout=0.2).kind is OutcomeKind.TIMED_OUT
+        assert count(guest) > first
+
+
+def test_several_guests_share_one_cpu() -> None:
+    with Machine(8 << 20, slice_seconds=0.005) as machine:
+        guests = [tiny.boot(machine, SPIN, f"spin{n}") for n in range(3)]
+        machine.run(timeout=60, until=lambda: machine.statistics().guest_changes > 30)
+        assert all(count(guest) > 0 for guest in guests)
+        assert machine.statistics().guest_changes > 30
+
+
+def test_guests_are_over_independently() -> None:
+    with Machine(8 << 20) as machine:
+        dies = tiny.boot(machine, tiny.init() + b"\x0f\x0b")
+        lives = tiny.boot(machine, tiny.init() + tiny.forever(tiny.hypercall(0)))
+        outcomes = machine.run(timeout=1)
+        assert outcomes[dies].kind is OutcomeKind.KILLED
+        assert outcomes[lives].kind is OutcomeKind.TIMED_OUT
+
+
+def test_ctrl_c_stops_where_it_is_safe_and_the_guest_can_go_on() -> None:
+    with Machine(8 << 20) as machine:
+        guest = tiny.boot(machine, SPIN)
+        before = signal.getsignal(signal.SIGINT)
+        seen = threading.Event()
+
+        @guest.on(Trap.HYPERCALL)
+        def started(trap) -> None:
+            trap.default()
+            seen.set()
+
+        def interrupt() -> None:
+            seen.wait(30)
+            while not count(guest):
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        outcome = guest.run(timeout=60)
+        helper.join()
+        assert outcome.kind is OutcomeKind.INTERRUPTED
+        assert signal.getsignal(signal.SIGINT) is before
+        assert machine.statistics().signals >= 1
+        first = count(guest)
+        guest.run(timeout=0.2)
+        assert count(guest) > first
+
+
+def test_stop_from_another_thread_while_the_main_thread_only_waits() -> None:
+    with Machine(8 << 20, cpus=2) as machine:
+        guest = tiny.boot(machine, SPIN)
+        result = []
+        runner = threading.Thread(target=lambda: result.append(guest.run(timeout=60)))
+        runner.start()
+        while not count(guest):
+            pass
+        machine.stop()
+        runner.join()
+        assert result[0].kind is OutcomeKind.INTERRUPTED
+
+
+def test_a_guest_goes_round_on_two_cpus() -> None:
+    with Machine(8 << 20, cpus=2, slice_seconds=0.002) as machine:
+        guest = tiny.boot(machine, SPIN)
+        machine.run(timeout=120, until=lambda: guest.moves >= 100)
+        assert guest.moves >= 100
+        assert guest.cpus_seen == {0, 1}
+        assert guest.tables.audit() == []
+
+
+def test_halt_sleeps_until_the_clock_rings() -> None:
+    handler = tiny.CODE_AT + 0x400
+    code = (
+        tiny.init()
+        + tiny.set_gate(32, handler)
+        + tiny.store(tiny.DATA_AT + 4, 0)  # blocked_interrupts
+        + tiny.hypercall(9, 20_000_000)
+        + tiny.hypercall(10)
+        + b"\x0f\x0b"
+    )
+    with Machine(8 << 20) as machine:
+        guest = tiny.boot(machine, code)
+        guest.ram.write(handler, tiny.increment(COUNTER) + b"\x0f\x0b")
+        outcome = guest.run(timeout=20)
+        assert "invalid opcode" in outcome.reason
+        assert count(guest) == 1
+        assert guest.frame.eip == handler + 6
+
+
+def test_halt_with_everything_blocked_is_the_end() -> None:
+    code = tiny.init() + tiny.store(tiny.DATA_AT + 4, 0xFFFFFFFF) + tiny.hypercall(10)
+    with Machine(8 << 20) as machine:
+        outcome = tiny.boot(machine, code).run(timeout=20)
+        assert outcome.kind is OutcomeKind.KILLED
+        assert "nothing can wake it" in outcome.reason
+
+
+def test_interrupts_wait_for_the_guests_own_if() -> None:
+    handler = tiny.CODE_AT + 0x400
+    spin = tiny.increment(COUNTER + 4)
+    code = tiny.init() + tiny.set_gate(32, handler) + tiny.store(tiny.DATA_AT + 4, 0) + tiny.hypercall(9, 1000)
+    with Machine(8 << 20) as machine:
+        guest = tiny.boot(machine, code + tiny.forever(spin))
+        guest.ram.write(handler, tiny.increment(COUNTER) + b"\x0f\x0b")
+        assert guest.run(timeout=0.3).kind is OutcomeKind.TIMED_OUT
+        assert count(guest) == 0
+        assert guest.data.words.irq_pending == 0x200, "the Guest is told that one is waiting"
+        guest.data.words.irq_enabled = 0x200
+        assert "invalid opcode" in guest.run(timeout=20).reason
+        assert count(guest) == 1
+
+
+@pytest.mark.parametrize("cpus", [0, 17, -1])
+def test_number_of_cpus(cpus: int) -> None:
+    with pytest.raises(KvmhostError, match="vCPUs"):
+        Machine(8 << 20, cpus=cpus)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, (1 << 20) + 1, 5 << 30])
+def test_sizes_of_memory(size: int) -> None:
+    with Machine() as machine, pytest.raises(KvmhostError, match="memory"):
+        machine.add_guest(size)
+
+
+def test_the_sum_of_all_guests_is_checked() -> None:
+    with Machine() as machine:
+        machine.add_guest(3 << 30)
+        with pytest.raises(KvmhostError, match="do not fit"):
+            machine.add_guest(1 << 30)
+
+
+def test_everything_is_given_back() -> None:
+    def census() -> tuple[int, int, int]:
+        with open("/proc/self/maps") as maps:
+            own = [line for line in maps if "kvm" in line or line.split()[0].endswith("fe000000")]
+        return len(os.listdir("/proc/self/fd")), len(own), threading.active_count()
+
+    def once() -> None:
+        with Machine(8 << 20, cpus=2, slice_seconds=0.002) as machine:
+            guest = tiny.boot(machine, SPIN)
+            tiny.boot(machine, tiny.init() + b"\x0f\x0b")
+            machine.run(timeout=0.2)
+            assert count(guest) > 0
+
+    once()
+    before = census()
+    for _ in range(3):
+        once()
+    assert census() == before
