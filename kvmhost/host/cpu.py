@@ -50,7 +50,11 @@ def _segment(selector: int, kind: int, *, code_or_data: bool = True) -> Segment:
 
 
 class Cpu:
-    """A vCPU with the Host in it, parked at the Host's OUT whenever Python looks."""
+    """A vCPU with the Host in it, parked at the Host's OUT whenever Python looks.
+
+    To be started once all vCPUs of the VM exist: a vCPU created after another has run does not get
+    its PDPTEs loaded by KVM_SET_SREGS (seen with kvm_amd of Linux 6.1).
+    """
 
     def __init__(self, vm: Vm, host: HostArea, clock: Clock, index: int, cpuid: Iterable[CpuidEntry]) -> None:
         self.index = index
@@ -74,7 +78,6 @@ class Cpu:
         self.c.mailbox = self.mailbox
         self._no_guest = ffi.new("uint32_t *")
         self.c.trapnum = self._no_guest
-        self.start()
 
     # ---- the Host's own life ------------------------------------------------------
 

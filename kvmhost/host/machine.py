@@ -113,6 +113,8 @@ class Machine:
         )
         for index in range(cpus):
             self.cpus.append(Cpu(vm, self.host, self.clock, index, _vcpu_cpuid(offered, index)))
+        for cpu in self.cpus:
+            cpu.start()
 
     def add_guest(self, memory_bytes: int | None = None, name: str = "guest") -> Guest:
         """A Guest with RAM full of zeros and registers as at power-on (abi 9.2).

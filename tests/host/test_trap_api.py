@@ -3,13 +3,10 @@
 import struct
 
 import pytest
-import tiny_guest as tiny
+from host import tiny_guest as tiny
 from kvmhost.host import GuestBroke, HookError, Machine, OutcomeKind, Trap
 
 pytestmark = pytest.mark.lab
-
-SHUTDOWN = tiny.store(0x3000, int.from_bytes(b"Powe", "little"))
-
 
 def power_off() -> bytes:
     words = struct.unpack("<III", b"Power down\0\0")
