@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvmhost._native import ffi, lib
 from kvmhost.host import segments
 from kvmhost.host.errors import CLOSED, MachineBroken
-from kvmhost.host.host_area import IDT_AT, PDPT_AT, SWITCHER_TEXT_AT, CpuArea, HostArea
+from kvmhost.host.host_area import IDT_AT, SWITCHER_TEXT_AT, CpuArea, HostArea
 from kvmhost.host.hypercalls import CR0_TS
 from kvmhost.kvm import CpuidEntry, Dtable, Events, ExitIo, MpState, Regs, Segment, Sregs, Vcpu, Vm
 
@@ -50,11 +50,7 @@ def _segment(selector: int, kind: int, *, code_or_data: bool = True) -> Segment:
 
 
 class Cpu:
-    """A vCPU with the Host in it, parked at the Host's OUT whenever Python looks.
-
-    To be started once all vCPUs of the VM exist: a vCPU created after another has run does not get
-    its PDPTEs loaded by KVM_SET_SREGS (seen with kvm_amd of Linux 6.1).
-    """
+    """A vCPU with the Host in it, parked at the Host's OUT whenever Python looks."""
 
     def __init__(self, vm: Vm, host: HostArea, clock: Clock, index: int, cpuid: Iterable[CpuidEntry]) -> None:
         self.index = index
@@ -127,7 +123,7 @@ class Cpu:
             cs=_segment(lib.HOST_CS, 11), ds=data, es=data, fs=data, gs=data, ss=data, tr=tss, ldt=no_ldt,
             gdt=Dtable(base=self.area.gdt, limit=8 * lib.GDT_ENTRIES - 1),
             idt=Dtable(base=IDT_AT, limit=8 * lib.IDT_ENTRIES - 1),
-            cr0=CR0, cr2=0, cr3=PDPT_AT, cr4=CR4, cr8=0, efer=EFER_NXE,
+            cr0=CR0, cr2=0, cr3=self.area.pdpt, cr4=CR4, cr8=0, efer=EFER_NXE,
         )  # fmt: skip
 
     # ---- copy-in and the switch -----------------------------------------------------

@@ -60,15 +60,18 @@ class RingZeroFault:
 
 
 def switcher_fault(cpu: Cpu) -> RingZeroFault:
-    """Read what the Switcher left: vector, error code, EIP, CS and EFLAGS on its stack."""
+    """Read what the Switcher left: vector, error code, EIP, CS and EFLAGS on its stack.
+
+    The stack is the pair's first page, and CR3 tells which frame that was: the Host's or the Guest's.
+    """
     cpu.settle()
     regs, sregs = cpu.vcpu.regs(), cpu.vcpu.sregs()
-    physical = cpu.vcpu.translate(regs.rsp & 0xFFFFFFFF)
-    words = [0, 0, 0, 0, 0]
-    if physical is not None:
-        raw = cpu.host.memory.read(physical, 20)
-        words = [int.from_bytes(raw[i : i + 4], "little") for i in range(0, 20, 4)]
-    vector, code, eip, _cs, _eflags = words
+    page = cpu.area.host_page
+    if sregs.cr3 != cpu.area.pdpt and cpu.guest is not None:
+        page = cpu.guest.registers_at
+    stack = page + regs.rsp % lib.PAGE_BYTES
+    raw = cpu.host.memory.read(stack, 20)
+    vector, code, eip, _cs, _eflags = (int.from_bytes(raw[i : i + 4], "little") for i in range(0, 20, 4))
     name = cpu.host.blob.locate(eip)
     return RingZeroFault(vector, code, eip, sregs.cr2 & 0xFFFFFFFF, name, True)
 

@@ -8,6 +8,7 @@ they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from kvmhost._native import lib
@@ -124,7 +125,7 @@ def _hypercall(trap: GuestTrap) -> None:
         hypercalls.perform(trap.guest, trap.hypercall)
 
 
-_DEFAULTS = {
+_DEFAULTS: dict[int, Callable[[GuestTrap], None]] = {
     Trap.NMI: _nmi,
     Trap.DEVICE_NOT_AVAILABLE: _device_not_available,
     Trap.GENERAL_PROTECTION: _general_protection,

@@ -35,7 +35,6 @@ LARGE_PAGE: Final = 0x200000
 BASE: Final = lib.HOST_AREA_BASE
 TEXT_AT: Final = BASE + lib.HOST_TEXT_OFFSET
 IDT_AT: Final = BASE + lib.HOST_IDT_OFFSET
-PDPT_AT: Final = BASE + lib.HOST_PDPT_OFFSET
 PD_AT: Final = BASE + lib.HOST_PD_OFFSET
 PT_AT: Final = BASE + lib.HOST_PT_OFFSET
 SWITCHER_PT_AT: Final = BASE + lib.HOST_SWITCHER_PT_OFFSET
@@ -49,6 +48,7 @@ class CpuArea:
         self.base = BASE + lib.CPU_AREA_OFFSET + index * lib.CPU_AREA_SIZE
         self.gdt = self.base + lib.CPU_GDT_OFFSET
         self.tss = self.base + lib.CPU_TSS_OFFSET
+        self.pdpt = self.base + lib.CPU_PDPT_OFFSET
         self.mailbox_at = self.base + lib.CPU_MAILBOX_OFFSET
         self.host_page = self.base + lib.CPU_HOST_PAGE_OFFSET
         self.state_page_at = self.base + lib.CPU_STATE_PAGE_OFFSET
@@ -80,7 +80,7 @@ class HostArea:
 
     def symbol(self, name: str) -> int:
         """Linear address of a label of the ring-0 Host."""
-        return TEXT_AT + self.symbols[name]
+        return int(TEXT_AT) + self.symbols[name]
 
     def _build_idt(self) -> None:
         """All gates are interrupt gates, as deliver_to_host takes their offsets without looking."""
@@ -90,8 +90,6 @@ class HostArea:
             self.memory.u32[IDT_AT // 4 + 2 * vector + 1] = high
 
     def _build_tables(self) -> None:
-        for quarter in range(4):
-            self.memory.u64[PDPT_AT // 8 + quarter] = (PD_AT + quarter * PAGE) | PRESENT
         self._directory(BASE, PT_AT)
         self._directory(lib.SWITCHER_BASE, SWITCHER_PT_AT)
         for page in range(BASE, BASE + lib.HOST_AREA_SIZE, PAGE):
@@ -118,12 +116,13 @@ class HostArea:
         """A vCPU's GDT, TSS, mailbox and state page as they are before its first instruction."""
         self._page(SWITCHER_PT_AT, area.pair, area.host_page | DATA)
         self._page(SWITCHER_PT_AT, area.pair + PAGE, area.state_page_at | DATA)
+        self._build_pdpt(area)
         self._build_gdt(area)
         self._build_tss(area)
         area.state_page(self.blob).set_up(
             self.blob,
             area.pair,
-            host_cr3=PDPT_AT,
+            host_cr3=area.pdpt,
             host_gdt=(8 * lib.GDT_ENTRIES - 1, area.gdt),
             host_idt=(8 * lib.IDT_ENTRIES - 1, IDT_AT),
             mailbox=area.mailbox_at,
@@ -133,6 +132,15 @@ class HostArea:
         mailbox.entry_offset = self.blob.address("switch_to_guest")
         mailbox.entry_selector = lib.LGUEST_CS
         mailbox.initialised = 0
+
+    def _build_pdpt(self, area: CpuArea) -> None:
+        """Each vCPU has its own and writes it anew at its start, though all say the same.
+
+        QEMU's TCG sets an accessed bit in PDPTEs, where it is reserved; KVM then refuses to load them
+        with KVM_SET_SREGS.  So no vCPU may have walked through the ones that another starts with.
+        """
+        for quarter in range(4):
+            self.memory.u64[area.pdpt // 8 + quarter] = (PD_AT + quarter * PAGE) | PRESENT
 
     def _build_gdt(self, area: CpuArea) -> None:
         """lguest's own indices, because foreign Switchers carry them as immediates."""

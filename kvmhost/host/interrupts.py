@@ -37,7 +37,7 @@ def sanitise(eflags: int) -> int:
     >>> hex(sanitise(0x23000))
     '0x202'
     """
-    return (eflags & ~(EFLAGS_IOPL | EFLAGS_VM)) | EFLAGS_IF | 2
+    return (eflags & ~(EFLAGS_IOPL | EFLAGS_VM)) | int(EFLAGS_IF) | 2
 
 
 def _push(guest: Guest, stack: int, values: tuple[int, ...]) -> int:

@@ -113,8 +113,7 @@ class Machine:
         )
         for index in range(cpus):
             self.cpus.append(Cpu(vm, self.host, self.clock, index, _vcpu_cpuid(offered, index)))
-        for cpu in self.cpus:
-            cpu.start()
+            self.cpus[index].start()
 
     def add_guest(self, memory_bytes: int | None = None, name: str = "guest") -> Guest:
         """A Guest with RAM full of zeros and registers as at power-on (abi 9.2).

@@ -218,4 +218,4 @@ def _describe(descriptor: Any, limit: int, base: int) -> None:
 
 def _limit(table: Any) -> int:
     """The limit of a table is the offset of its last byte."""
-    return ffi.sizeof(table) - 1
+    return int(ffi.sizeof(table) - 1)

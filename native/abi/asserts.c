@@ -11,6 +11,8 @@
 #define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
 
 SIZE(kvmhost_mailbox, 96);
+_Static_assert(CPU_MAILBOX_OFFSET + sizeof(struct kvmhost_mailbox) <= CPU_PDPT_OFFSET, "they do not overlap");
+_Static_assert(CPU_PDPT_OFFSET % 32 == 0, "CR3 has 27 bits for the address of a PDPT");
 AT(kvmhost_mailbox, entry_offset, 8);
 AT(kvmhost_mailbox, cr2, 32);
 AT(kvmhost_mailbox, where, 80);

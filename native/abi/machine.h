@@ -28,10 +28,9 @@
 /* Inside the Host area, offsets from HOST_AREA_BASE. */
 #define HOST_TEXT_OFFSET 0x0000 /* the ring-0 Host, one page, read-only and executable */
 #define HOST_IDT_OFFSET 0x1000 /* 256 gates, shared by all vCPUs */
-#define HOST_PDPT_OFFSET 0x2000 /* the Host's page tables: PDPT, 4 directories, */
-#define HOST_PD_OFFSET 0x3000 /* the table of the Host area itself (4 KiB pages) */
-#define HOST_PT_OFFSET 0x7000 /* and the Switcher's table */
-#define HOST_SWITCHER_PT_OFFSET 0x8000
+#define HOST_PD_OFFSET 0x3000 /* the Host's page tables: 4 directories, */
+#define HOST_PT_OFFSET 0x7000 /* the table of the Host area itself (4 KiB pages), */
+#define HOST_SWITCHER_PT_OFFSET 0x8000 /* and the Switcher's table */
 #define SWITCHER_TEXT_OFFSET 0x9000 /* the Switcher, one page, mapped at SWITCHER_BASE */
 #define CPU_AREA_OFFSET 0x10000
 #define CPU_AREA_SIZE 0x5000
@@ -41,6 +40,7 @@
 #define CPU_GDT_OFFSET 0x0000 /* 32 descriptors; sgdt leads from here to the rest */
 #define CPU_TSS_OFFSET 0x0100
 #define CPU_MAILBOX_OFFSET 0x0200
+#define CPU_PDPT_OFFSET 0x0300 /* the top of the Host's page tables, each vCPU's own */
 #define CPU_HOST_PAGE_OFFSET 0x1000 /* what the Host's tables show at the pair's first page */
 #define CPU_STATE_PAGE_OFFSET 0x2000 /* the pair's second page */
 #define CPU_STACK_OFFSET 0x3000
@@ -227,7 +227,8 @@ struct kvmhost_guest {
 	uint32_t irqs_pending;
 	uint32_t hypercall_pending;
 	uint32_t pool_next; /* shadow pool: offset in the block of the first page never used */
-	uint32_t pool_free; /* and of the first page given back, a list through their first dwords; 0 ends it */
+	uint32_t
+	    pool_free; /* and of the first page given back, a list through their first dwords; 0 ends it */
 	uint32_t pad[2];
 	uint32_t idt[512]; /* the Guest's gates, already checked: low, high */
 	uint32_t gdt[64]; /* the Guest's descriptors, already fixed up */

@@ -131,7 +131,9 @@ def test_halt_with_everything_blocked_is_the_end() -> None:
 def test_interrupts_wait_for_the_guests_own_if() -> None:
     handler = tiny.CODE_AT + 0x400
     spin = tiny.increment(COUNTER + 4)
-    code = tiny.init() + tiny.set_gate(32, handler) + tiny.store(tiny.DATA_AT + 4, 0) + tiny.hypercall(9, 1000)
+    code = (
+        tiny.init() + tiny.set_gate(32, handler) + tiny.store(tiny.DATA_AT + 4, 0) + tiny.hypercall(9, 1000)
+    )
     with Machine(8 << 20) as machine:
         guest = tiny.boot(machine, code + tiny.forever(spin))
         guest.ram.write(handler, tiny.increment(COUNTER) + b"\x0f\x0b")

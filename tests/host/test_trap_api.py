@@ -8,6 +8,7 @@ from kvmhost.host import GuestBroke, HookError, Machine, OutcomeKind, Trap
 
 pytestmark = pytest.mark.lab
 
+
 def power_off() -> bytes:
     words = struct.unpack("<III", b"Power down\0\0")
     stores = b"".join(tiny.store(0x3000 + 4 * n, word) for n, word in enumerate(words))
