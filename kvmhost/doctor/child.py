@@ -23,17 +23,26 @@ from kvmhost.doctor.world import ProbeGuest
 
 # What the parent waits beyond a Guest's own limit before it gives the child up.
 GRACE_SECONDS = 2.0
+# What a Guest gets once another has used up its time: a doctor must answer while somebody waits.
+SHORTER_SECONDS = 1.0
+MOST_LOST = 2
 REAP_SECONDS = 1.0
 REAP_STEP_SECONDS = 0.005
 LENGTH_BYTES = 4
 
 
 def run_guests(device: Device, guests: Sequence[ProbeGuest], limit: float) -> list[Ending]:
-    """One Ending for each Guest, in order; `limit` is seconds for each."""
+    """One Ending for each Guest, in order; `limit` is seconds for each, until one used it up.
+
+    Two lost children are enough to know such a KVM: the Guests after them are not tried.
+    """
     endings: list[Ending] = []
-    while len(endings) < len(guests):
-        endings += _one_child(device, guests[len(endings) :], limit)
-    return endings
+    for _ in range(MOST_LOST):
+        if len(endings) < len(guests):
+            endings += _one_child(device, guests[len(endings) :], limit)
+        limit = min(limit, SHORTER_SECONDS)
+    untried = Ending(End.LOST, where=f"was not started, after {MOST_LOST} others were lost")
+    return endings + [untried] * (len(guests) - len(endings))
 
 
 def _one_child(device: Device, guests: Sequence[ProbeGuest], limit: float) -> list[Ending]:
@@ -83,7 +92,10 @@ def _child(device: Device, guests: Sequence[ProbeGuest], limit: float, writer: i
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM, signal.SIGINT])
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         for guest in guests:
-            _send(writer, device.run(guest, limit))
+            ending = device.run(guest, limit)
+            _send(writer, ending)
+            if ending.end is End.TIMED_OUT:
+                limit = min(limit, SHORTER_SECONDS)
     except BaseException as error:
         _send(writer, Ending(End.LOST, where=f"failed: {type(error).__name__}: {error}"))
     finally:

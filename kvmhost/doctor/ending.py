@@ -72,8 +72,14 @@ class Ending:
 
     @property
     def trap(self) -> Trap | None:
-        """The trap the Guest ended in, if it did."""
-        return Trap(*self.frame) if len(self.frame) == len(Trap.__dataclass_fields__) else None
+        """The trap the Guest ended in, if it did.
+
+        A selector is 16 bits wide, and the other half of the dword it is pushed in need not be zero.
+        """
+        if len(self.frame) != len(Trap.__dataclass_fields__):
+            return None
+        vector, error, eip, cs, eflags, esp, ss, cr2 = self.frame
+        return Trap(vector, error, eip, cs & 0xFFFF, eflags, esp, ss & 0xFFFF, cr2)
 
     def describe(self) -> str:
         """One sentence for a person.

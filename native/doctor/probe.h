@@ -16,12 +16,12 @@
 #define PROBE_PAE_PDPT 0x5000
 #define PROBE_PAE_PD 0x6000
 #define PROBE_PAE_PT 0x7000
-#define PROBE_STACK_TOP 0x8FC0  /* ring 0; the words above it stay readable */
-#define PROBE_RING1_TOP 0x9FC0  /* ring 1 */
-#define PROBE_READ_ONLY 0xA000  /* mapped without the write bit */
+#define PROBE_STACK_TOP 0x8FC0 /* ring 0; the words above it stay readable */
+#define PROBE_RING1_TOP 0x9FC0 /* ring 1 */
+#define PROBE_READ_ONLY 0xA000 /* mapped without the write bit */
 #define PROBE_NO_EXECUTE 0xB000 /* mapped with XD set, when EFER.NXE is */
-#define PROBE_FRAME_ONE 0xC000  /* PROBE_ALIAS leads here ... */
-#define PROBE_FRAME_TWO 0xD000  /* ... or here, after a Guest changed its mind */
+#define PROBE_FRAME_ONE 0xC000 /* PROBE_ALIAS leads here ... */
+#define PROBE_FRAME_TWO 0xD000 /* ... or here, after a Guest changed its mind */
 #define PROBE_TEXT 0x10000
 #define PROBE_TEXT_LIMIT 0x2000
 
@@ -41,8 +41,8 @@
 /* What a Guest says: a dword on each of these ports. */
 #define PROBE_PORT_VALUE 0xE8 /* here is a value */
 #define PROBE_PORT_FAULT 0xE9 /* one word of the frame of a trap, eight of them in all */
-#define PROBE_PORT_ASK 0xEA   /* now send the event */
-#define PROBE_PORT_DONE 0xEB  /* the end */
+#define PROBE_PORT_ASK 0xEA /* now send the event */
+#define PROBE_PORT_DONE 0xEB /* the end */
 
 #define PROBE_REACHED 0x0000D09E
 

@@ -92,6 +92,38 @@ def test_a_hung_kvm_is_reported() -> None:
     assert {probe.number for probe in report.probes if probe.answer is not Answer.YES} == {"PROBE-9"}
 
 
+def test_a_kvm_that_always_hangs_is_given_up() -> None:
+    tried = child.run_guests(FakeKvm(lambda guest: hang() or Ending(End.DONE)), GUESTS, 0.1)
+    words = [ending.describe() for ending in tried]
+    assert len(words) == len(GUESTS)
+    assert [("hung for" in each, "was not started" in each) for each in words[:3]] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    assert len(set(words[2:])) == 1
+    assert no_children()
+
+
+def test_after_a_guest_that_used_up_its_time_others_get_less() -> None:
+    """The limit each Guest was given comes back as its ESI."""
+
+    class Slow(FakeKvm):
+        def run(self, guest: ProbeGuest, limit: float) -> Ending:
+            end = End.TIMED_OUT if guest == GUESTS[1] else End.DONE
+            return Ending(end, esi=int(limit))
+
+    assert [ending.esi for ending in child.run_guests(Slow(), GUESTS[:4], 9.0)] == [9, 9, 1, 1]
+
+
+def test_a_child_that_not_even_sigkill_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    collect = os.waitpid
+    monkeypatch.setattr(child, "REAP_SECONDS", 0.02)
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: (0, 0))
+    assert native_verdict(device=FakeKvm(), facts=AMD).ok
+    assert collect(-1, 0)[0] > 0
+
+
 def test_every_word_crosses_the_pipe() -> None:
     full = Ending(End.INTERNAL_ERROR, (1, 2), (0xFFFFFFFF,) * 3, 1 << 63, "cf", 0x12345678, 0xFFFFFFFF)
     assert child.run_guests(FakeKvm(lambda guest: full), GUESTS[:2], 1.0) == [full, full]

@@ -99,6 +99,14 @@ def test_every_probe_has_planted_failures() -> None:
     assert set(PLANTED) == set(BY_NUMBER) == set(BY_THE_MANUAL)
 
 
+def test_the_upper_half_of_a_pushed_selector_does_not_count() -> None:
+    good = BY_THE_MANUAL["PROBE-4"]
+    frame = list(good.frame)
+    frame[3] |= 0xABCD0000
+    frame[6] |= 0x12340000
+    assert BY_NUMBER["PROBE-4"].answer(replace(good, frame=tuple(frame))).answer is YES
+
+
 @pytest.mark.parametrize("end", [End.REFUSED, End.LOST, End.TIMED_OUT])
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.number)
 def test_a_kvm_that_fails_is_no_deviation(probe: Probe, end: End) -> None:

@@ -66,6 +66,24 @@ def test_no_permission_on_this_machine_s_own_device() -> None:
     assert "Traceback" not in words
 
 
+def test_this_machine_as_it_is() -> None:
+    """Nothing is known about /dev/kvm here; a report holds together all the same, and nothing stays open."""
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all that is wanted
+    report = examine()
+    assert report.exit_code == (0 if report.native.ok else 3)
+    assert report.native.ok == native_verdict().ok
+    assert report.native.ok == (
+        bool(report.probes)
+        and not any(probe.fatal for probe in report.probes)
+        and not any(capability.missing for capability in report.capabilities)
+    )
+    assert report.native.reason
+    assert bool(report.native.next_step) != report.native.ok
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
 def test_no_device(tmp_path: Path) -> None:
     verdict = native_verdict(path=str(tmp_path / "kvm"))
     assert not verdict.ok
