@@ -40,7 +40,7 @@ from kvmhost.host.page_bits import (
 from kvmhost.host.page_pool import PoolEmpty
 from kvmhost.host.paging_audit import audit
 from kvmhost.host.paging_guest import GuestTables, pgdir_key
-from kvmhost.host.paging_shadow import ROOTS, SWITCHER_BASE, SWITCHER_SLOT, ShadowTrees
+from kvmhost.host.paging_shadow import ROOTS, SWITCHER_BASE, ShadowTrees
 
 NOBODY: Final[int] = lib.NO_PGDIR
 POOL_PAGES: Final = (lib.GUEST_BLOCK_SIZE - lib.GUEST_POOL_OFFSET) // PAGE
@@ -127,11 +127,10 @@ class ShadowTables:
         key = pgdir_key(pgdir, state.pae)
         self.guest.check_top(key)
         index = self._find_root(key)
-        known = index is not None
         state.current_root = self._take_root(key) if index is None else index
         try:
-            self.trees.hang_switcher()
-            if not known:
+            empty = self.trees.hang_switcher()
+            if empty or index is None:
                 self._pin()
         except PoolEmpty:
             self.flush_all()
@@ -176,7 +175,7 @@ class ShadowTables:
             raise GuestBroke(
                 f"SET_PGD for entry {index} of a table of {count}", "the index counts entries from 0"
             )
-        root = None if state.linear else self._find_root(pgdir_key(pgdir, state.pae))
+        root = self._find_root(pgdir_key(pgdir, state.pae))
         if root is not None:
             span = 512 if state.pae else 2
             self.trees.free_slots(root, index * span, (index + 1) * span)
@@ -310,7 +309,7 @@ class ShadowTables:
     def _kernel_slot(self) -> int:
         """The first slot of 2 MiB that belongs to the kernel, rounded up to a top entry of 4 MiB."""
         span = 2 * LARGE_PAGE
-        return min((int(self.state.kernel_address) + span - 1) // span * 2, SWITCHER_SLOT)
+        return (int(self.state.kernel_address) + span - 1) // span * 2
 
     def _pin(self) -> None:
         state = self.state

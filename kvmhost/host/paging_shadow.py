@@ -129,6 +129,9 @@ class ShadowTrees:
         self.pool.reset()
         self.hang_switcher()
 
-    def hang_switcher(self) -> None:
-        """The current root always leads to the Switcher; the others may wait until they are current."""
-        self._u64[self.directory_entry(SWITCHER_BASE)] = self._switcher_table | PRESENT | RW | ACCESSED
+    def hang_switcher(self) -> bool:
+        """The current root always leads to the Switcher; the others wait until they are. True: it did not."""
+        place = self.directory_entry(SWITCHER_BASE)
+        missing = not self._u64[place]
+        self._u64[place] = self._switcher_table | PRESENT | RW | ACCESSED
+        return missing

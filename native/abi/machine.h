@@ -226,9 +226,8 @@ struct kvmhost_guest {
 	uint32_t next_hypercall; /* cursor of the async ring */
 	uint32_t irqs_pending;
 	uint32_t hypercall_pending;
-	uint32_t pool_next; /* shadow pool: offset in the block of the first page never used */
-	uint32_t
-	    pool_free; /* and of the first page given back, a list through their first dwords; 0 ends it */
+	uint32_t pool_next; /* shadow pool: offset in the block of the first page never used, */
+	uint32_t pool_free; /* of the first page given back, 0 for none; each leads to the next */
 	uint32_t pad[2];
 	uint32_t idt[512]; /* the Guest's gates, already checked: low, high */
 	uint32_t gdt[64]; /* the Guest's descriptors, already fixed up */
