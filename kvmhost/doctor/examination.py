@@ -77,9 +77,9 @@ class _Found(NamedTuple):
 
 
 def examine(
-    fd: int | None = None,
-    *,
     path: str = "/dev/kvm",
+    *,
+    fd: int | None = None,
     lab_check: Callable[[], tuple[bool, str, str]] | None = None,
     limit: float = LIMIT,
     device: Device | None = None,
@@ -91,7 +91,7 @@ def examine(
     run: (ok, reason, next step). `limit` is in seconds for each probe Guest. `device` and `facts`
     stand in for the KVM and the machine. Raises nothing of its own: what goes wrong is in the Report.
 
-    >>> report = examine(path="/nowhere/kvm")
+    >>> report = examine("/nowhere/kvm")
     >>> report.native.ok, report.exit_code
     (False, 3)
     """
@@ -158,9 +158,9 @@ def _features(kvm: Device) -> tuple[tuple[str, bool], ...]:
 
 
 def native_verdict(
-    fd: int | None = None,
-    *,
     path: str = "/dev/kvm",
+    *,
+    fd: int | None = None,
     limit: float = LIMIT,
     device: Device | None = None,
     facts: Facts | None = None,
@@ -171,7 +171,7 @@ def native_verdict(
     there. Only when it fails are its parts asked one by one. Parameters as for `examine`; raises
     nothing.
 
-    >>> native_verdict(path="/nowhere/kvm").ok
+    >>> native_verdict("/nowhere/kvm").ok
     False
     """
     known = gather(path) if facts is None else facts

@@ -71,7 +71,7 @@ def test_the_quick_verdict_agrees_also_on_an_open_descriptor() -> None:
     kvm = LinuxKvm()
     kvm.open()
     try:
-        assert native_verdict(kvm.fd, path="/nowhere/kvm") == quick
+        assert native_verdict("/nowhere/kvm", fd=kvm.fd) == quick
         assert kvm.api_version() == c.KVM_API_VERSION
     finally:
         kvm.close()

@@ -53,7 +53,7 @@ def forbidden() -> Iterator[Path]:
 
 
 def test_no_permission(forbidden: Path) -> None:
-    words = as_nobody(lambda: render_text(examine(path=str(forbidden))))
+    words = as_nobody(lambda: render_text(examine(str(forbidden))))
     assert words.startswith("Guests cannot run on this machine.")
     assert f"may not open {forbidden} (----------" in words
     assert "next: " in words
@@ -85,7 +85,7 @@ def test_this_machine_as_it_is() -> None:
 
 
 def test_no_device(tmp_path: Path) -> None:
-    verdict = native_verdict(path=str(tmp_path / "kvm"))
+    verdict = native_verdict(str(tmp_path / "kvm"))
     assert not verdict.ok
     assert verdict.reason.startswith(f"there is no {tmp_path / 'kvm'}")
     assert verdict.next_step
@@ -93,25 +93,25 @@ def test_no_device(tmp_path: Path) -> None:
 
 def test_a_path_through_a_file_is_no_device(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "there is no" in native_verdict(path=str(tmp_path / "file" / "kvm")).reason
+    assert "there is no" in native_verdict(str(tmp_path / "file" / "kvm")).reason
 
 
 def test_no_kvm_behind_the_file(tmp_path: Path) -> None:
     (tmp_path / "kvm").touch()
-    report = examine(path=str(tmp_path / "kvm"))
+    report = examine(str(tmp_path / "kvm"))
     assert report.exit_code == 3
     assert "KVM_GET_API_VERSION: ENOTTY" in report.native.reason
 
 
 def test_a_folder_is_no_kvm(tmp_path: Path) -> None:
-    assert "Is a directory" in native_verdict(path=str(tmp_path)).reason
+    assert "Is a directory" in native_verdict(str(tmp_path)).reason
 
 
 def test_an_open_descriptor_stays_open_and_the_path_is_not_looked_at(tmp_path: Path) -> None:
     with (tmp_path / "kvm").open("w+b") as file:
-        verdict = native_verdict(file.fileno(), path="/nowhere/kvm")
+        verdict = native_verdict("/nowhere/kvm", fd=file.fileno())
         assert "ENOTTY" in verdict.reason
-        assert examine(file.fileno(), path="/nowhere/kvm").native.reason == verdict.reason
+        assert examine("/nowhere/kvm", fd=file.fileno()).native.reason == verdict.reason
         assert file.write(b"still open") == 10
 
 
@@ -135,7 +135,7 @@ assert all(name == "kvmhost" or name.startswith("kvmhost.doctor") for name in ow
 others = {name.split(".")[0] for name in sys.modules} - sys.stdlib_module_names - {"kvmhost", "__main__"}
 assert not others, others
 assert kvmhost.__file__.startswith(sys.argv[1]), kvmhost.__file__
-report = kvmhost.doctor.examine(path="/nowhere/kvm")
+report = kvmhost.doctor.examine("/nowhere/kvm")
 print(kvmhost.doctor.render_text(report))
 sys.exit(report.exit_code)
 """
