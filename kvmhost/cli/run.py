@@ -73,6 +73,7 @@ def command(arguments: argparse.Namespace) -> int:
         device = open_device(held)
         if not backend.inside_lab():
             stop_being_root(arguments.user)
+            judge(arguments, files, memory)
         if backend.goes_to_lab(arguments.backend, device):
             return backend.run_in_lab(arguments.words, len(arguments.guests) * memory >> 20)
         from kvmhost.cli.boot import boot
@@ -143,6 +144,16 @@ def stop_being_root(user: str | None) -> None:
                 cause=f"{Path(needed).parent} is closed to {name}",
                 next_step="install kvmhost where that user can read it, or name another with --user",
             )
+
+
+def judge(arguments: argparse.Namespace, files: dict[str, OpenImage], memory: int) -> None:
+    """Read the images, so that a bad one is refused now and not when a lab has booted; ImageError."""
+    from kvmhost.launcher.boot import lay_out
+    from kvmhost.launcher.images import parse
+
+    initrd = files[arguments.initrd].read() if arguments.initrd else None
+    for name in dict.fromkeys(arguments.guests):
+        lay_out(parse(files[name].read(), name), memory, arguments.append, initrd)
 
 
 def positive(text: str) -> int:
