@@ -229,7 +229,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "shadow.both",
         _OTHER,
-        "STI and MOV SS do not both cast their shadow",
+        "STI and MOV SS do not both cast their shadow (what KVM reports on AMD is one bit shown as two)",
         "events.interrupt",
         lambda s: s.events.interrupt.shadow == Shadow.STI | Shadow.MOV_SS,
     ),

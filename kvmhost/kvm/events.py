@@ -36,7 +36,7 @@ class Valid(IntFlag):
 
 
 class Shadow(IntFlag):
-    """What holds interrupts off for one instruction."""
+    """What holds interrupts off for one instruction.  AMD has one for both: KVM reports both there."""
 
     MOV_SS = lib.KVM_X86_SHADOW_INT_MOV_SS
     STI = lib.KVM_X86_SHADOW_INT_STI

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-_SIMPLE = ("fcw", "fsw", "ftwx", "last_opcode", "last_ip", "last_dp", "mxcsr")
+_SIMPLE = ("fcw", "fsw", "ftwx", "last_opcode", "last_ip", "last_dp")
 
 
 @dataclass(frozen=True, slots=True)
 class Fpu:
-    """x87 and SSE registers (struct kvm_fpu): eight x87 and sixteen XMM registers of 16 bytes each.
+    """x87 and XMM registers (struct kvm_fpu): eight x87 and sixteen XMM registers of 16 bytes each.
 
-    ftwx is the abridged tag word of FXSAVE: a 1 for each register in use.
+    The structure has a place for MXCSR, but KVM neither reads nor writes it: that travels in Vcpu.xsave
+    alone. ftwx is the abridged tag word of FXSAVE: a 1 for each register in use.
 
     >>> from dataclasses import replace
     >>> vcpu.set_fpu(replace(vcpu.fpu(), fcw=0x27F))
@@ -26,7 +27,6 @@ class Fpu:
     last_opcode: int
     last_ip: int
     last_dp: int
-    mxcsr: int
 
     @classmethod
     def read(cls, c: Any) -> Self:
