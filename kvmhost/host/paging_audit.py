@@ -9,7 +9,7 @@ of the pool serves two masters.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
 from kvmhost.host.page_bits import (
@@ -61,11 +61,10 @@ class _Walk:
         for page in sorted(self.spare):
             yield f"pool page {page:#x} is in use and hangs nowhere"
 
-    def _entries(self, table: int, count: int) -> Iterator[tuple[int, int]]:
+    def _entries(self, table: int, count: int) -> list[tuple[int, int]]:
         """Index and value of all that is not zero in the table."""
-        for index, entry in enumerate(ffi.unpack(self.u64 + table // 8, count)):
-            if entry:
-                yield index, entry
+        content: Any = ffi.unpack(self.u64 + table // 8, count)
+        return [(index, entry) for index, entry in enumerate(content) if entry]
 
     def _claim(self, where: str, page: int) -> Iterator[str]:
         if page in self.spare:

@@ -95,13 +95,12 @@ class Mmu:
                 for last_index, last in self._table(middle & ADDRESS):
                     yield self._leaf(linear | last_index << 12, 0x1000, middle, last)
 
-    def _table(self, physical: int) -> Iterator[tuple[int, int]]:
-        content = self.memory.read(physical, 4096)
-        for index, entry in enumerate(struct.unpack("<512Q", content)):
-            if entry & P:
-                yield index, entry
-            else:
-                assert entry == 0, f"not present and not zero: {entry:#x} (L1TF)"
+    def _table(self, physical: int) -> list[tuple[int, int]]:
+        content = struct.unpack("<512Q", self.memory.read(physical, 4096))
+        found = [(index, entry) for index, entry in enumerate(content) if entry]
+        for _, entry in found:
+            assert entry & P, f"not present and not zero: {entry:#x} (L1TF)"
+        return found
 
     @staticmethod
     def _leaf(linear: int, size: int, middle: int, last: int) -> Leaf:

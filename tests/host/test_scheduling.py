@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from host import tiny_guest as tiny
+
 from kvmhost.host import KvmhostError, Machine, OutcomeKind, Trap
 
 pytestmark = pytest.mark.lab

@@ -1,6 +1,7 @@
 """Copy-in: what a Guest changed reaches the CPU's live tables, and nothing it did not."""
 
 import pytest
+
 from kvmhost._native import ffi, lib
 from kvmhost.host import segments
 from kvmhost.host.errors import GuestBroke

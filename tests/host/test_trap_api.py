@@ -4,6 +4,7 @@ import struct
 
 import pytest
 from host import tiny_guest as tiny
+
 from kvmhost.host import GuestBroke, HookError, Machine, OutcomeKind, Trap
 
 pytestmark = pytest.mark.lab
