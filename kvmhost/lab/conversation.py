@@ -33,7 +33,11 @@ CTRL_C_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """The three descriptors that the command's streams are connected to."""
+    """The three descriptors that the command's streams are connected to.
+
+    >>> Streams(stdout=2)
+    Streams(stdin=0, stdout=2, stderr=2)
+    """
 
     stdin: int = 0
     stdout: int = 1

@@ -37,6 +37,9 @@ class Job:
         """The job as PID 1 reads it: "job SIZE", newline, NUL-terminated fields.
 
         Raises LabError when a part has more than PID 1 has room for.
+
+        >>> Job("/bin/true", ["true"], {"A": "1"}, "/", []).packed()[-30:]
+        b'\\x000\\x000\\x00/\\x00/bin/true\\x001\\x00A=1\\x001\\x00true\\x00'
         """
         groups = os.getgroups()
         environment = [f"{name}={value}" for name, value in self.environment.items()]

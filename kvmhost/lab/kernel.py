@@ -40,13 +40,20 @@ def cache_folder() -> Path:
     """Where unpacked kernels are kept: kvmhost/lab in the user's cache folder.
 
     Source: XDG Base Directory Specification, XDG_CACHE_HOME.
+
+    >>> cache_folder().parts[-2:]
+    ('kvmhost', 'lab')
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "kvmhost" / "lab"
 
 
 def read_kernel(folder: Path) -> Kernel | None:
-    """The unpacked kernel in `folder`, or None when there is none that can be read."""
+    """The unpacked kernel in `folder`, or None when there is none that can be read.
+
+    >>> read_kernel(Path("/nowhere")) is None
+    True
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -113,6 +120,10 @@ def vmlinux_of(image: bytes) -> bytes:
     """Unpacks the ELF kernel out of a bzImage. Raises ValueError when it is none.
 
     Source: Linux/x86 boot protocol 2.08, payload_offset and payload_length.
+
+    >>> vmlinux_of(b"MZ")
+    Traceback (most recent call last):
+    ValueError: its image is not a bzImage
     """
     if image[0x202:0x206] != b"HdrS":
         raise ValueError("its image is not a bzImage")

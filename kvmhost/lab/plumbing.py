@@ -27,6 +27,13 @@ class Flow:
     any more; what still comes for a target that has gone is read and dropped, so that the
     other side's count comes out right. With `target` None everything is kept in `buffer`,
     of which the last `keep` bytes survive.
+
+    >>> source, feed = os.pipe()
+    >>> flow = Flow(source, None)
+    >>> os.write(feed, b"a word")
+    6
+    >>> flow.move(wait(flow.wishes(), 0)), flow.carried
+    (b'a word', 6)
     """
 
     __slots__ = ("buffer", "carried", "keep", "paused", "source", "source_ended", "target", "target_gone")
@@ -96,6 +103,9 @@ def wait(wishes: Iterable[tuple[int, int]], seconds: float | None) -> dict[int, 
     """Waits until a wish can be granted or the time is over; returns descriptor -> events.
 
     `seconds` None waits for ever. epoll would be faster and refuses regular files.
+
+    >>> wait([(1, select.POLLOUT)], None)
+    {1: 4}
     """
     asked: dict[int, int] = {}
     for fd, events in wishes:

@@ -34,6 +34,9 @@ def prepare() -> Kernel:
 
     Does nothing when there is one already. Needs no root and installs nothing. Raises LabError
     when there is none and none can be fetched.
+
+    >>> prepare() == find_kernel()
+    True
     """
     kernel = find_kernel()
     if kernel is not None:

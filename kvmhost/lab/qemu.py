@@ -22,7 +22,11 @@ KERNEL_ARGUMENTS = (
 
 
 def find_qemu() -> str | None:
-    """The path of QEMU for x86-64, or None when it is not installed."""
+    """The path of QEMU for x86-64, or None when it is not installed.
+
+    >>> find_qemu() == shutil.which("qemu-system-x86_64")
+    True
+    """
     return shutil.which(QEMU)
 
 

@@ -17,7 +17,14 @@ from kvmhost.lab.conversation import Conversation, Streams, SwitchedOff
 from kvmhost.lab.errors import LabError
 from kvmhost.lab.job import Job
 from kvmhost.lab.provide import find_kernel, kernel_missing
-from kvmhost.lab.request import cached_folders, checked_cpus, checked_memory, find_program, writable_folders
+from kvmhost.lab.request import (
+    cached_folders,
+    check_reachable,
+    checked_cpus,
+    checked_memory,
+    find_program,
+    writable_folders,
+)
 
 # Set to 1 for everything that runs inside a lab.
 IN_LAB = "KVMHOST_IN_LAB"
@@ -59,6 +66,9 @@ def run(
     Raises LabError when there can be no lab here or it died, LabTimeout when the time is over.
 
         code = run(["python3", "-c", "open('/dev/kvm')"], timeout=60)
+
+    >>> run(["no-such-command"])
+    127
     """
     env = os.environ if env is None else env
     folder = str(Path("." if cwd is None else cwd).absolute())
@@ -70,6 +80,7 @@ def run(
     streams = Streams() if streams is None else streams
     tty = terminal.is_ours(streams.stdin)
     folders = writable_folders(writable, folder)
+    check_reachable(Path(folder).resolve(), *folders)
     job = Job(
         program=program,
         arguments=argv,
@@ -168,4 +179,11 @@ def _die_with_parent() -> Callable[[], None]:
     import ctypes
 
     set_option = ctypes.CDLL(None).prctl  # Found before the fork: after it, little is safe.
-    return lambda: set_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = os.getpid()
+
+    def in_the_child() -> None:
+        set_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # It has ended before we asked to be told.
+            os._exit(1)
+
+    return in_the_child

@@ -24,6 +24,11 @@ def readable() -> Iterator[socket.socket]:
 
     Signals that were ignored (nohup) stay ignored. Only the main thread can catch signals:
     in any other the socket stays silent and the signals do what they did before.
+
+    >>> with readable() as told:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     list(told.recv(64)) == [signal.SIGTERM]
+    True
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:

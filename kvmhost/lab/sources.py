@@ -12,6 +12,10 @@ from kvmhost.lab.errors import LabError
 from kvmhost.lab.kernel import Kernel, store
 from kvmhost.lab.modules import module_name
 
+# Where distributions install kernels.
+BOOT = Path("/boot")
+MODULES = Path("/lib/modules")
+
 # Where in a package the needed modules can lie. A whole kernel's would fill half a gigabyte.
 MODULE_FOLDERS = (
     "arch/",
@@ -60,6 +64,9 @@ def unpack_installed() -> Kernel | None:
     """Unpacks the first installed kernel that can run a lab, or returns None.
 
     Its image must be readable (some distributions keep it for root).
+
+    >>> [image for image, modules in _installed() if not modules.is_dir()]
+    []
     """
     for image, modules in _installed():
         try:
@@ -70,8 +77,8 @@ def unpack_installed() -> Kernel | None:
 
 
 def _installed() -> Iterator[tuple[Path, Path]]:
-    for image in sorted(Path("/boot").glob("vmlinuz-*"), reverse=True):
-        modules = Path("/lib/modules") / image.name.removeprefix("vmlinuz-")
+    for image in sorted(BOOT.glob("vmlinuz-*"), reverse=True):
+        modules = MODULES / image.name.removeprefix("vmlinuz-")
         if modules.is_dir() and os.access(image, os.R_OK):
             yield image, modules
 
