@@ -61,6 +61,7 @@ class Cpu:
         self.page = self.area.state_page(host.blob)
         self.guest: Guest | None = None
         self.fpu_of: Guest | None = None
+        self.fpu_ordered: Guest | None = None
         self.guest_changes = 0
         self._again: Alarm | None = None
         self.kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -83,7 +84,7 @@ class Cpu:
         Also after a fault at ring 0: nothing of the vCPU's old state survives.
         """
         self.host.set_up_cpu(self.area)
-        self.guest = self.fpu_of = None
+        self.guest = self.fpu_of = self.fpu_ordered = None
         self.mailbox.cr0 = CR0
         self.mailbox.work = 0
         self.vcpu.set_mp_state(MpState.RUNNABLE)
@@ -155,16 +156,28 @@ class Cpu:
     def _prepare_fpu(self, guest: Guest) -> None:
         mailbox = self.mailbox
         cr0 = CR0 | guest.state.ts & CR0_TS
+        self._note_fpu()
+        self.fpu_ordered = guest
         if self.fpu_of is not guest:
             if self.fpu_of is not None:
                 mailbox.fpu_save = self.fpu_of.fxsave_at
                 mailbox.work |= lib.WORK_FPU_SAVE
             mailbox.fpu_load = guest.fxsave_at
             mailbox.work |= lib.WORK_FPU_LOAD
-            self.fpu_of = guest
         if mailbox.cr0 != cr0:
             mailbox.cr0 = cr0
             mailbox.work |= lib.WORK_CR0
+
+    def _note_fpu(self) -> None:
+        """Find out whose state the FPU holds, and withdraw an order that was not carried out.
+
+        A vCPU that is wanted elsewhere may come back before it went in.  Ring 0 then never saw the
+        order: the registers are still those of the Guest before, and must not be saved as another's.
+        """
+        if self.mailbox.work & lib.WORK_FPU_LOAD:
+            self.mailbox.work &= ~(lib.WORK_FPU_SAVE | lib.WORK_FPU_LOAD)
+        else:
+            self.fpu_of = self.fpu_ordered
 
     def enter(self, guest: Guest) -> int:
         """One stay in the Guest: a LEFT_* value, or -errno."""
@@ -173,6 +186,8 @@ class Cpu:
 
     def put_down(self) -> None:
         """Save the FPU of the Guest that is here, so that it may go on elsewhere."""
+        self._note_fpu()
+        self.fpu_ordered = self.fpu_of
         if self.fpu_of is None:
             return
         self.mailbox.fpu_save = self.fpu_of.fxsave_at
@@ -180,7 +195,7 @@ class Cpu:
         left = lib.kvmhost_visit(self.c)
         if left != lib.LEFT_TRAP:
             raise MachineBroken(f"vCPU {self.index} did not put its FPU away", cause=f"result {left}")
-        self.fpu_of = None
+        self.fpu_of = self.fpu_ordered = None
 
     def post(self, why: int) -> None:
         """Ask for attention, ATTENTION_* bits.  From any thread."""
