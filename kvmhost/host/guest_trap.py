@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from kvmhost._native import lib
-from kvmhost.host import emulate, hypercalls, interrupts
+from kvmhost.host import emulate, fault_code, hypercalls, interrupts
 from kvmhost.host.errors import GuestBroke
 from kvmhost.host.traps import HAS_ERROR_CODE, Trap
 
@@ -107,6 +107,7 @@ def _page_fault(trap: GuestTrap) -> None:
         return
     if guest.data is not None:
         guest.data.words.cr2 = trap.cr2
+    trap.error_code = fault_code.for_the_guest(guest.tables, trap.cr2, trap.error_code)
     trap.reflect()
 
 
