@@ -110,6 +110,9 @@ static inline void interrupts_on(void)
 
 /* Reads a word that may not be there: true and the word, or false and the fault's error code. */
 bool probe(uint32_t linear, uint32_t *value);
+/* Writes one: true, or false and the fault's error code. */
+bool poke(uint32_t linear, uint32_t *value);
+/* Takes vector 14 for the two of them. */
 void probe_ready(void);
 
 /* Where the CPU's Guest GDT is, and with it the pair of pages this Guest runs on. */
@@ -169,5 +172,8 @@ extern uint8_t user_begin[], user_end[];
 
 /* Lets ring 3 at the user part of the image. */
 void tables_map_user(const struct tables *tables);
+/* Runs PROGRAM at ring 3 until a trap handler calls leave_user(), and returns its RESULT. */
+uint32_t enter_user(void (*program)(void), uint32_t stack);
+void leave_user(struct trap_frame *frame, uint32_t result);
 
 #endif

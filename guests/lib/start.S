@@ -68,10 +68,11 @@ noirq_begin:
 noirq_end:
 
 /*
- * [G50] bool probe(uint32_t linear, uint32_t *value): one load that may fault.  The
- * fault handler knows probe_load, and goes on at probe_fault.
+ * [G50] bool probe(uint32_t linear, uint32_t *value): one load that may fault, and
+ * bool poke(uint32_t linear, uint32_t *value): one store.  The fault handler knows
+ * both instructions, and goes on at probe_fault.
  */
-	.globl	probe, probe_load, probe_fault
+	.globl	probe, poke, probe_load, probe_store, probe_fault
 probe:
 	movl	4(%esp), %eax
 	movl	8(%esp), %edx
@@ -80,13 +81,52 @@ probe_load:
 	movl	%eax, (%edx)
 	movl	$1, %eax
 	ret
+poke:
+	movl	4(%esp), %eax
+	movl	8(%esp), %edx
+	movl	(%edx), %ecx
+probe_store:
+	movl	%ecx, (%eax)
+	movl	$1, %eax
+	ret
 probe_fault:
 	movl	probe_error, %eax
 	movl	%eax, (%edx)
 	xorl	%eax, %eax
 	ret
 
+/*
+ * [G55] uint32_t enter_user(void (*program)(void), uint32_t stack): goes down to ring 3.
+ * It returns when a handler rewrites its frame to end at user_return, at ring 1:
+ * such an iret takes no stack along, so the old one is fetched from memory.
+ */
+	.globl	enter_user, user_return
+enter_user:
+	pushal
+	movl	%esp, kernel_stack
+	movl	36(%esp), %eax
+	movl	40(%esp), %edx
+	pushl	$USER_DS
+	pushl	%edx
+	pushfl
+	pushl	$USER_CS
+	pushl	%eax
+	movl	$USER_DS, %eax
+	movl	%eax, %ds
+	movl	%eax, %es
+	iret
+user_return:
+	movl	%ss, %eax
+	movl	%eax, %ds
+	movl	%eax, %es
+	movl	kernel_stack, %esp
+	popal
+	movl	user_result, %eax
+	ret
+
 	.bss
+kernel_stack:
+	.space	4
 	.balign	4096
 	.space	8192
 stack_top:

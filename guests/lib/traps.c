@@ -10,9 +10,9 @@
 #define STUB_BYTES 16
 
 extern uint8_t trap_stubs[];
-extern const uint8_t probe_load[], probe_fault[];
+extern const uint8_t probe_load[], probe_store[], probe_fault[], user_return[];
 
-uint32_t probe_error;
+uint32_t probe_error, user_result;
 
 static trap_handler handlers[IDT_ENTRIES];
 
@@ -54,7 +54,7 @@ void set_trap_stack(void)
 
 static void probe_trap(struct trap_frame *frame)
 {
-	if (frame->eip != (uint32_t)probe_load)
+	if (frame->eip != (uint32_t)probe_load && frame->eip != (uint32_t)probe_store)
 		fail("page fault at 0x%x on 0x%x, error 0x%x", frame->eip, lguest.cr2, frame->error);
 	probe_error = frame->error;
 	frame->eip = (uint32_t)probe_fault;
@@ -63,4 +63,11 @@ static void probe_trap(struct trap_frame *frame)
 void probe_ready(void)
 {
 	set_gate(14, GATE_INTERRUPT, 0, probe_trap);
+}
+
+void leave_user(struct trap_frame *frame, uint32_t result)
+{
+	user_result = result;
+	frame->eip = (uint32_t)user_return;
+	frame->cs = GUEST_CS;
 }
