@@ -33,6 +33,7 @@ from kvmhost.kvm.vcpu_registers import Translation
 from kvmhost.kvm.vm import Vm
 
 if TYPE_CHECKING:
+    from kvmhost.kvm.diagnosis import diagnose
     from kvmhost.kvm.entry_check import EntryStateError, Violation
     from kvmhost.kvm.entry_rule import Rule
     from kvmhost.kvm.events import (
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from kvmhost.kvm.sync import SyncedRegisters
 
 _LATER = {
+    "diagnosis": ("diagnose",),
     "entry_check": ("EntryStateError", "Violation"),
     "entry_rule": ("Rule",),
     "events": (
@@ -183,6 +185,7 @@ __all__ = [
     "Violation",
     "Vm",
     "Watch",
+    "diagnose",
     "flat_sregs",
 ]
 

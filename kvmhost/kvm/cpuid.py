@@ -33,11 +33,11 @@ class CpuidEntry:
     edx: int = 0
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_cpuid_entry2."""
         return cls(*[getattr(c, name) for name in _FIELDS])
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_cpuid_entry2."""
         for name in _FIELDS:
             setattr(c, name, getattr(self, name))
@@ -77,7 +77,7 @@ def _ask(fd: int, name: str, room: int) -> Any:
 
 
 def _entries(table: Any) -> tuple[CpuidEntry, ...]:
-    return tuple(CpuidEntry.read(table.entries[place]) for place in range(table.nent))
+    return tuple(CpuidEntry._read(table.entries[place]) for place in range(table.nent))
 
 
 def write_table(fd: int, entries: Iterable[CpuidEntry]) -> None:
@@ -85,5 +85,5 @@ def write_table(fd: int, entries: Iterable[CpuidEntry]) -> None:
     listed = list(entries)
     table = new("struct kvm_cpuid2 *", {"nent": len(listed), "entries": len(listed)})
     for place, entry in enumerate(listed):
-        entry.write(table.entries[place])
+        entry._write(table.entries[place])
     ioctl(fd, "KVM_SET_CPUID2", table)

@@ -85,7 +85,12 @@ class Rule:
     kvm: str = ""
 
     def found(self, state: EntryState) -> str:
-        """The value the rule is about, as text."""
+        """The value the rule is about, as text.
+
+        >>> from kvmhost.kvm.entry_check import RULES
+        >>> RULES[0].found(EntryState(Regs(), vcpu.sregs()))
+        '0x60000010'
+        """
         value = attrgetter(self.subject)(state)
         return f"{value:#x}" if type(value) is int else str(value)
 

@@ -51,11 +51,19 @@ class ClosedError(KvmError):
 
 
 class MemoryLayoutError(KvmError):
-    """A memory slot whose addresses or size break KVM's rules: alignment, wrap-around, overlap."""
+    """A memory slot whose addresses or size break KVM's rules: alignment, wrap-around, overlap.
+
+    >>> MemoryLayoutError("add_memory", cause="it overlaps", next_step="move it").next_step
+    'move it'
+    """
 
 
 class MsrError(KvmError):
-    """KVM stopped at one MSR of a list; msr is its index, done how many before it were carried out."""
+    """KVM stopped at one MSR of a list; msr is its index, done how many before it were carried out.
+
+    >>> MsrError("KVM_SET_MSRS", msr=0xDEAD, done=1).done
+    1
+    """
 
     def __init__(self, operation: str, msr: int, done: int) -> None:
         super().__init__(
@@ -68,11 +76,19 @@ class MsrError(KvmError):
 
 
 class NotReadyError(KvmError):
-    """An interrupt offered while the vCPU cannot take one (IF clear, a shadow, or one already on its way)."""
+    """An interrupt offered while the vCPU cannot take one (IF clear, a shadow, or one already on its way).
+
+    >>> isinstance(NotReadyError("KVM_INTERRUPT"), KvmError)
+    True
+    """
 
 
 class CapabilityError(KvmError):
-    """This KVM does not have a capability that the call needs."""
+    """This KVM does not have a capability that the call needs.
+
+    >>> print(CapabilityError("KVM_GET_XCRS", "XCRS").cause)
+    this KVM does not have KVM_CAP_XCRS
+    """
 
     def __init__(self, operation: str, capability: str) -> None:
         super().__init__(

@@ -25,7 +25,11 @@ class MpState(IntEnum):
 
 
 class Valid(IntFlag):
-    """Which parts of an Events count when it is written; what has no flag here always counts."""
+    """Which parts of an Events count when it is written; what has no flag here always counts.
+
+    >>> Valid.SHADOW in vcpu.events().valid
+    True
+    """
 
     NMI_PENDING = lib.KVM_VCPUEVENT_VALID_NMI_PENDING
     SIPI_VECTOR = lib.KVM_VCPUEVENT_VALID_SIPI_VECTOR
@@ -36,7 +40,11 @@ class Valid(IntFlag):
 
 
 class Shadow(IntFlag):
-    """What holds interrupts off for one instruction.  AMD has one for both: KVM reports both there."""
+    """What holds interrupts off for one instruction.  AMD has one for both: KVM reports both there.
+
+    >>> vcpu.events().interrupt.shadow
+    <Shadow: 0>
+    """
 
     MOV_SS = lib.KVM_X86_SHADOW_INT_MOV_SS
     STI = lib.KVM_X86_SHADOW_INT_STI
@@ -46,6 +54,9 @@ class Shadow(IntFlag):
 class ExceptionEvent:
     """An exception on its way: injected (delivery has begun) or pending, its vector, error code and
     payload.
+
+    >>> ExceptionEvent(injected=True, vector=13, has_error_code=True, error_code=0x18).vector
+    13
     """
 
     injected: bool = False
@@ -62,7 +73,11 @@ _NO_SHADOW = Shadow(0)
 
 @dataclass(frozen=True, slots=True)
 class InterruptEvent:
-    """An interrupt whose delivery has begun (soft: INT n), and the interrupt shadow."""
+    """An interrupt whose delivery has begun (soft: INT n), and the interrupt shadow.
+
+    >>> InterruptEvent(injected=True, vector=0x20).soft
+    False
+    """
 
     injected: bool = False
     vector: int = 0
@@ -74,6 +89,9 @@ class InterruptEvent:
 class NmiEvent:
     """NMIs: one whose delivery has begun, how many pend (two at most), and whether IRET has yet to unmask
     them.
+
+    >>> NmiEvent(pending=1).masked
+    False
     """
 
     injected: bool = False
@@ -83,7 +101,11 @@ class NmiEvent:
 
 @dataclass(frozen=True, slots=True)
 class SmiEvent:
-    """System-management mode: in it, pending, entered from an NMI handler, INIT waiting."""
+    """System-management mode: in it, pending, entered from an NMI handler, INIT waiting.
+
+    >>> SmiEvent().smm
+    False
+    """
 
     smm: bool = False
     pending: bool = False
@@ -113,7 +135,7 @@ class Events:
     valid: Valid = Valid.NMI_PENDING | Valid.SHADOW
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_vcpu_events."""
         e, i, n, s = c.exception, c.interrupt, c.nmi, c.smi
         payload = bool(c.exception_has_payload), c.exception_payload
@@ -129,7 +151,7 @@ class Events:
             Valid(c.flags),
         )
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_vcpu_events."""
         e, i, n, s = self.exception, self.interrupt, self.nmi, self.smi
         c.exception = (e.injected, e.vector, e.has_error_code, e.pending, e.error_code)

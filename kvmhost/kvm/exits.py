@@ -24,14 +24,22 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class ExitUnknown(Exit):
-    """KVM_EXIT_UNKNOWN: the hardware gave a reason that KVM does not know."""
+    """KVM_EXIT_UNKNOWN: the hardware gave a reason that KVM does not know.
+
+    >>> hex(ExitUnknown(hardware_exit_reason=0x7F).hardware_exit_reason)
+    '0x7f'
+    """
 
     hardware_exit_reason: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExitException(Exit):
-    """KVM_EXIT_EXCEPTION: vector and error code of an exception KVM did not deliver."""
+    """KVM_EXIT_EXCEPTION: vector and error code of an exception KVM did not deliver.
+
+    >>> ExitException(exception=14, error_code=2).exception
+    14
+    """
 
     exception: int
     error_code: int
@@ -57,7 +65,11 @@ class ExitIo(Exit):
 
 @dataclass(frozen=True, slots=True)
 class ExitHypercall(Exit):
-    """KVM_EXIT_HYPERCALL: a hypercall KVM was asked to pass on; its result goes into the run page."""
+    """KVM_EXIT_HYPERCALL: a hypercall KVM was asked to pass on; its result goes into the run page.
+
+    >>> ExitHypercall(number=12, args=(1, 2, 3, 4, 5, 6), longmode=False).args[0]
+    1
+    """
 
     number: int
     args: tuple[int, ...]
@@ -70,6 +82,9 @@ class ExitDebug(Exit):
 
     exception: 1 for #DB, 3 for #BP; dr6 tells which condition (bit 14: single step; bits 0 to 3:
     breakpoints).
+
+    >>> hex(ExitDebug(exception=1, pc=0x1000, dr6=0xFFFF4FF0, dr7=0x400).pc)
+    '0x1000'
     """
 
     exception: int
@@ -79,13 +94,21 @@ class ExitDebug(Exit):
 
     @property
     def single_step(self) -> bool:
-        """DR6.BS: the stop is the end of a single step."""
+        """DR6.BS: the stop is the end of a single step.
+
+        >>> ExitDebug(exception=1, pc=0x1000, dr6=0xFFFF4FF0, dr7=0x400).single_step
+        True
+        """
         return bool(self.dr6 >> 14 & 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ExitHlt(Exit):
-    """KVM_EXIT_HLT: the guest executed HLT.  With an in-kernel irqchip it sleeps in the kernel instead."""
+    """KVM_EXIT_HLT: the guest executed HLT.  With an in-kernel irqchip it sleeps in the kernel instead.
+
+    >>> ExitHlt() == ExitHlt()
+    True
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +117,9 @@ class ExitMmio(Exit):
     slot.
 
     For a read, give the bytes with Vcpu.answer before the next run.
+
+    >>> ExitMmio(address=0xFEE00000, is_write=True, length=4, data=bytes(4)).length
+    4
     """
 
     address: int
@@ -104,12 +130,20 @@ class ExitMmio(Exit):
 
 @dataclass(frozen=True, slots=True)
 class ExitIrqWindowOpen(Exit):
-    """KVM_EXIT_IRQ_WINDOW_OPEN: the guest can take an interrupt now, as request_interrupt_window asked."""
+    """KVM_EXIT_IRQ_WINDOW_OPEN: the guest can take an interrupt now, as request_interrupt_window asked.
+
+    >>> ExitIrqWindowOpen()
+    ExitIrqWindowOpen()
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExitShutdown(Exit):
-    """KVM_EXIT_SHUTDOWN: a triple fault.  On AMD the registers are those after a reset by now."""
+    """KVM_EXIT_SHUTDOWN: a triple fault.  On AMD the registers are those after a reset by now.
+
+    >>> ExitShutdown()
+    ExitShutdown()
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +159,41 @@ class ExitFailEntry(Exit):
 
     @property
     def explanation(self) -> Explanation:
-        """Cause and next step in words."""
+        """Cause and next step in words.
+
+        >>> ExitFailEntry(reason=7, cpu=0).explanation.next_step
+        'a defect of KVM or of the hypervisor below it'
+        """
         return entry_failure(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class ExitInterrupted(Exit):
-    """KVM_EXIT_INTR: a signal, or immediate_exit, ended the run; nothing is lost, run again."""
+    """KVM_EXIT_INTR: a signal, or immediate_exit, ended the run; nothing is lost, run again.
+
+    >>> ExitInterrupted()
+    ExitInterrupted()
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExitSetTpr(Exit):
-    """KVM_EXIT_SET_TPR: the guest lowered CR8 below what user space waits for."""
+    """KVM_EXIT_SET_TPR: the guest lowered CR8 below what user space waits for.
+
+    >>> ExitSetTpr(cr8=5).cr8
+    5
+    """
 
     cr8: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExitTprAccess(Exit):
-    """KVM_EXIT_TPR_ACCESS: the guest at rip touched the task-priority register."""
+    """KVM_EXIT_TPR_ACCESS: the guest at rip touched the task-priority register.
+
+    >>> ExitTprAccess(rip=0x1000, is_write=True).is_write
+    True
+    """
 
     rip: int
     is_write: bool
@@ -151,7 +201,11 @@ class ExitTprAccess(Exit):
 
 @dataclass(frozen=True, slots=True)
 class ExitNmi(Exit):
-    """KVM_EXIT_NMI: an NMI of the host's came while the guest ran."""
+    """KVM_EXIT_NMI: an NMI of the host's came while the guest ran.
+
+    >>> ExitNmi()
+    ExitNmi()
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +225,30 @@ class ExitInternalError(Exit):
 
     @property
     def explanation(self) -> Explanation:
-        """Cause and next step in words."""
+        """Cause and next step in words.
+
+        >>> ExitInternalError(2, ()).explanation.cause
+        'KVM met two exceptions at once'
+        """
         return internal_error(self.suberror, self.data, self.instruction)
 
 
 @dataclass(frozen=True, slots=True)
 class ExitWatchdog(Exit):
-    """KVM_EXIT_WATCHDOG: a watchdog ran out."""
+    """KVM_EXIT_WATCHDOG: a watchdog ran out.
+
+    >>> ExitWatchdog()
+    ExitWatchdog()
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExitSystemEvent(Exit):
     """KVM_EXIT_SYSTEM_EVENT: the VM asks to be shut down (1), reset (2), or reports a crash (3), and
     others.
+
+    >>> ExitSystemEvent(type=2, data=()).type          # a reset
+    2
     """
 
     type: int
@@ -192,14 +257,22 @@ class ExitSystemEvent(Exit):
 
 @dataclass(frozen=True, slots=True)
 class ExitIoapicEoi(Exit):
-    """KVM_EXIT_IOAPIC_EOI: the guest ended a level interrupt of an I/O APIC that user space emulates."""
+    """KVM_EXIT_IOAPIC_EOI: the guest ended a level interrupt of an I/O APIC that user space emulates.
+
+    >>> hex(ExitIoapicEoi(vector=0x41).vector)
+    '0x41'
+    """
 
     vector: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExitHyperv(Exit):
-    """KVM_EXIT_HYPERV: a Hyper-V request for user space."""
+    """KVM_EXIT_HYPERV: a Hyper-V request for user space.
+
+    >>> ExitHyperv(type=1).type
+    1
+    """
 
     type: int
 
@@ -208,6 +281,9 @@ class ExitHyperv(Exit):
 class ExitRdmsr(Exit):
     """KVM_EXIT_X86_RDMSR: RDMSR of index, which KVM leaves to user space (why: reason); see
     Vcpu.answer_msr.
+
+    >>> hex(ExitRdmsr(index=0x174, reason=2).index)
+    '0x174'
     """
 
     index: int
@@ -216,7 +292,11 @@ class ExitRdmsr(Exit):
 
 @dataclass(frozen=True, slots=True)
 class ExitWrmsr(Exit):
-    """KVM_EXIT_X86_WRMSR: WRMSR of data to index, which KVM leaves to user space; see Vcpu.answer_msr."""
+    """KVM_EXIT_X86_WRMSR: WRMSR of data to index, which KVM leaves to user space; see Vcpu.answer_msr.
+
+    >>> ExitWrmsr(index=0x174, data=8, reason=2).data
+    8
+    """
 
     index: int
     data: int
@@ -225,22 +305,38 @@ class ExitWrmsr(Exit):
 
 @dataclass(frozen=True, slots=True)
 class ExitDirtyRingFull(Exit):
-    """KVM_EXIT_DIRTY_RING_FULL: the ring of dirty pages must be collected first."""
+    """KVM_EXIT_DIRTY_RING_FULL: the ring of dirty pages must be collected first.
+
+    >>> ExitDirtyRingFull()
+    ExitDirtyRingFull()
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExitApResetHold(Exit):
-    """KVM_EXIT_AP_RESET_HOLD: the vCPU waits to be started, as a guest with encrypted state asks."""
+    """KVM_EXIT_AP_RESET_HOLD: the vCPU waits to be started, as a guest with encrypted state asks.
+
+    >>> ExitApResetHold()
+    ExitApResetHold()
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExitBusLock(Exit):
-    """KVM_EXIT_X86_BUS_LOCK: the guest took the bus lock, and KVM was asked to tell."""
+    """KVM_EXIT_X86_BUS_LOCK: the guest took the bus lock, and KVM was asked to tell.
+
+    >>> ExitBusLock()
+    ExitBusLock()
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ExitXen(Exit):
-    """KVM_EXIT_XEN: a Xen hypercall for user space."""
+    """KVM_EXIT_XEN: a Xen hypercall for user space.
+
+    >>> ExitXen(type=1).type
+    1
+    """
 
     type: int
 
@@ -249,6 +345,9 @@ class ExitXen(Exit):
 class ExitNotify(Exit):
     """KVM_EXIT_NOTIFY: no event window opened in the guest for too long.  context_invalid: it cannot go
     on.
+
+    >>> ExitNotify(context_invalid=True).context_invalid
+    True
     """
 
     context_invalid: bool

@@ -29,12 +29,12 @@ class Fpu:
     last_dp: int
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_fpu."""
         fpr, xmm = (tuple(bytes(register) for register in file) for file in (c.fpr, c.xmm))
         return cls(fpr, xmm, *[getattr(c, name) for name in _SIMPLE])
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_fpu."""
         for file, values in ((c.fpr, self.fpr), (c.xmm, self.xmm)):
             for place, value in enumerate(values):
@@ -56,10 +56,10 @@ class DebugRegs:
     dr7: int = 0x400
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_debugregs."""
         return cls((c.db[0], c.db[1], c.db[2], c.db[3]), c.dr6, c.dr7)
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_debugregs."""
         c.db, c.dr6, c.dr7 = self.db, self.dr6, self.dr7

@@ -56,7 +56,7 @@ class MsiRoute:
     address: int
     data: int
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_irq_routing_entry."""
         c.gsi, c.type = self.gsi, lib.KVM_IRQ_ROUTING_MSI
         message = lib.kvmhost_route_msi(c)
@@ -76,7 +76,7 @@ class PinRoute:
     chip: Chip
     pin: int
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_irq_routing_entry."""
         c.gsi, c.type = self.gsi, lib.KVM_IRQ_ROUTING_IRQCHIP
         wire = lib.kvmhost_route_pin(c)
@@ -130,7 +130,13 @@ class IoapicState:
 
 @dataclass(frozen=True, slots=True)
 class PitChannel:
-    """One counter of the 8254; count_load_time in nanoseconds of the kernel's monotonic clock."""
+    """One counter of the 8254; count_load_time in nanoseconds of the kernel's monotonic clock.
+
+    >>> vm.create_irqchip()
+    >>> vm.create_pit()
+    >>> vm.pit().channels[2].gate
+    0
+    """
 
     count: int
     latched_count: int
@@ -149,17 +155,23 @@ class PitChannel:
 
 @dataclass(frozen=True, slots=True)
 class PitState:
-    """The 8254: three channels and KVM's flags."""
+    """The 8254: three channels and KVM's flags.
+
+    >>> vm.create_irqchip()
+    >>> vm.create_pit()
+    >>> vm.pit() == vm.pit()
+    True
+    """
 
     channels: tuple[PitChannel, ...]
     flags: int
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_pit_state2."""
         return cls(tuple(PitChannel(*[getattr(one, name) for name in _PIT]) for one in c.channels), c.flags)
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_pit_state2."""
         for place, channel in enumerate(self.channels):
             for name in _PIT:
@@ -201,7 +213,7 @@ class VmInterrupts(Owner):
         """
         state = new("struct kvm_pit_state2 *")
         ioctl(self.fd, "KVM_GET_PIT2", state)
-        return PitState.read(state)
+        return PitState._read(state)
 
     def set_pit(self, state: PitState) -> None:
         """Put the timer into a state (KVM_SET_PIT2).
@@ -211,7 +223,7 @@ class VmInterrupts(Owner):
         >>> vm.set_pit(vm.pit())
         """
         c = new("struct kvm_pit_state2 *")
-        state.write(c)
+        state._write(c)
         ioctl(self.fd, "KVM_SET_PIT2", c)
 
     def set_pit_reinjection(self, on: bool) -> None:
@@ -285,7 +297,7 @@ class VmInterrupts(Owner):
         listed = list(routes)
         table = new("struct kvm_irq_routing *", {"nr": len(listed), "entries": len(listed)})
         for place, route in enumerate(listed):
-            route.write(ffi.addressof(table.entries, place))
+            route._write(ffi.addressof(table.entries, place))
         ioctl(self.fd, "KVM_SET_GSI_ROUTING", table)
 
     def irqfd(self, fd: int, gsi: int, *, deassign: bool = False, resample_fd: int | None = None) -> None:

@@ -21,7 +21,7 @@ class SlotHolder(Protocol):
     @property
     def fd(self) -> int: ...
 
-    def forget_slot(self, slot: "MemorySlot") -> None: ...
+    def _forget_slot(self, slot: "MemorySlot") -> None: ...
 
 
 def check_layout(gpa: int, size: int, address: int, others: Iterable["MemorySlot"]) -> None:
@@ -118,7 +118,7 @@ class MemorySlot:
             )
         return memoryview(self._owned)
 
-    def register(self) -> None:
+    def _register(self) -> None:
         """Tell KVM about the slot as it now is (KVM_SET_USER_MEMORY_REGION)."""
         self._set_region(self.size)
 
@@ -132,7 +132,7 @@ class MemorySlot:
         """
         self._alive()
         self.log_dirty = on
-        self.register()
+        self._register()
 
     def dirty(self) -> tuple[int, ...]:
         """Numbers of the slot's pages that the guest wrote since the last call (KVM_GET_DIRTY_LOG).
@@ -166,10 +166,10 @@ class MemorySlot:
         if self._holder is not None:
             holder = self._holder
             self._set_region(0)
-            holder.forget_slot(self)
-            self.release()
+            holder._forget_slot(self)
+            self._release()
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Let the memory go without telling KVM: for a Vm that is already closed."""
         self._holder = self._kept = None
         owned, self._owned = self._owned, None

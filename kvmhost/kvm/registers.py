@@ -45,11 +45,11 @@ class Regs:
     rflags: int = 2
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_regs."""
         return cls(*[getattr(c, name) for name in _GENERAL])
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_regs."""
         for name in _GENERAL:
             setattr(c, name, getattr(self, name))
@@ -82,11 +82,11 @@ class Segment:
     unusable: int = 0
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_segment."""
         return cls(*[getattr(c, name) for name in _ATTRIBUTES])
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_segment."""
         for name in _ATTRIBUTES:
             setattr(c, name, getattr(self, name))
@@ -104,11 +104,11 @@ class Dtable:
     limit: int = 0
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_dtable."""
         return cls(c.base, c.limit)
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_dtable."""
         c.base, c.limit = self.base, self.limit
 
@@ -147,12 +147,12 @@ class Sregs:
     interrupt_bitmap: int = 0
 
     @classmethod
-    def read(cls, c: Any) -> Self:
+    def _read(cls, c: Any) -> Self:
         """From a struct kvm_sregs."""
         bitmap = sum(word << 64 * place for place, word in enumerate(c.interrupt_bitmap))
         return cls(**_read_tables(c), interrupt_bitmap=bitmap)
 
-    def write(self, c: Any) -> None:
+    def _write(self, c: Any) -> None:
         """Into a struct kvm_sregs."""
         _write_tables(self, c)
         for place in range(len(c.interrupt_bitmap)):
@@ -191,12 +191,12 @@ class Sregs2:
     pdptes: tuple[int, ...] | None = None
 
     @classmethod
-    def read(cls, c: Any, valid: int) -> Self:
+    def _read(cls, c: Any, valid: int) -> Self:
         """From a struct kvm_sregs2; valid: the flag that says the PDPTEs count."""
         pdptes = tuple(c.pdptrs) if c.flags & valid else None
         return cls(**_read_tables(c), pdptes=pdptes)
 
-    def write(self, c: Any, valid: int) -> None:
+    def _write(self, c: Any, valid: int) -> None:
         """Into a struct kvm_sregs2."""
         _write_tables(self, c)
         if self.pdptes is not None:
@@ -205,13 +205,13 @@ class Sregs2:
 
 
 def _read_tables(c: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {name: Segment.read(getattr(c, name)) for name in SEGMENTS}
-    found |= {name: Dtable.read(getattr(c, name)) for name in ("gdt", "idt")}
+    found: dict[str, Any] = {name: Segment._read(getattr(c, name)) for name in SEGMENTS}
+    found |= {name: Dtable._read(getattr(c, name)) for name in ("gdt", "idt")}
     return found | {name: getattr(c, name) for name in _CONTROL}
 
 
 def _write_tables(sregs: Sregs | Sregs2, c: Any) -> None:
     for name in (*SEGMENTS, "gdt", "idt"):
-        getattr(sregs, name).write(getattr(c, name))
+        getattr(sregs, name)._write(getattr(c, name))
     for name in _CONTROL:
         setattr(c, name, getattr(sregs, name))

@@ -11,7 +11,11 @@ from kvmhost.kvm.base import ioctl, new
 
 
 class Kind(IntEnum):
-    """How a statistic's values are to be read."""
+    """How a statistic's values are to be read.
+
+    >>> Kind.INSTANT.name
+    'INSTANT'
+    """
 
     CUMULATIVE = lib.KVM_STATS_TYPE_CUMULATIVE
     INSTANT = lib.KVM_STATS_TYPE_INSTANT
@@ -21,7 +25,11 @@ class Kind(IntEnum):
 
 
 class Unit(IntEnum):
-    """What a statistic counts."""
+    """What a statistic counts.
+
+    >>> Unit.NONE.name
+    'NONE'
+    """
 
     NONE = lib.KVM_STATS_UNIT_NONE
     BYTES = lib.KVM_STATS_UNIT_BYTES
@@ -49,7 +57,11 @@ class Statistic:
 
     @property
     def value(self) -> int:
-        """The only value of a statistic that is no histogram."""
+        """The only value of a statistic that is no histogram.
+
+        >>> vcpu.statistics()["exits"].value
+        0
+        """
         return self.values[0]
 
 

@@ -32,16 +32,28 @@ class SyncedRegisters:
         self._vcpu = vcpu
 
     def regs(self) -> Regs:
-        """The general registers."""
-        return Regs.read(lib.kvmhost_sync_regs(self._vcpu.run_page).regs)
+        """The general registers.
+
+        >>> vcpu.sync(regs=True).regs().rip
+        0
+        """
+        return Regs._read(lib.kvmhost_sync_regs(self._vcpu.run_page).regs)
 
     def sregs(self) -> Sregs:
-        """Segment and control registers."""
-        return Sregs.read(lib.kvmhost_sync_regs(self._vcpu.run_page).sregs)
+        """Segment and control registers.
+
+        >>> vcpu.sync(sregs=True).sregs().cr3
+        0
+        """
+        return Sregs._read(lib.kvmhost_sync_regs(self._vcpu.run_page).sregs)
 
     def events(self) -> Events:
-        """What is on its way into the vCPU."""
-        return Events.read(lib.kvmhost_sync_regs(self._vcpu.run_page).events)
+        """What is on its way into the vCPU.
+
+        >>> vcpu.sync(events=True).events().nmi.pending
+        0
+        """
+        return Events._read(lib.kvmhost_sync_regs(self._vcpu.run_page).events)
 
     def set_regs(self, regs: Regs) -> None:
         """General registers for the next run.
@@ -55,14 +67,29 @@ class SyncedRegisters:
         self._write("regs", lib.KVM_SYNC_X86_REGS, regs)
 
     def set_sregs(self, sregs: Sregs) -> None:
-        """Segment and control registers for the next run."""
+        """Segment and control registers for the next run.
+
+        >>> from dataclasses import replace
+        >>> synced = vcpu.sync(sregs=True)
+        >>> synced.set_sregs(replace(vcpu.sregs(), cr2=0x5000))
+        >>> vcpu.complete()
+        >>> hex(vcpu.sregs().cr2)
+        '0x5000'
+        """
         self._write("sregs", lib.KVM_SYNC_X86_SREGS, sregs)
 
     def set_events(self, events: Events) -> None:
-        """Events for the next run."""
+        """Events for the next run.
+
+        >>> synced = vcpu.sync(events=True)
+        >>> synced.set_events(vcpu.events())
+        >>> vcpu.complete()
+        >>> vcpu.run_page.kvm_dirty_regs
+        0
+        """
         self._write("events", lib.KVM_SYNC_X86_EVENTS, events)
 
     def _write(self, name: str, flag: int, value: Regs | Sregs | Events) -> None:
         run = self._vcpu.run_page
-        value.write(getattr(lib.kvmhost_sync_regs(run), name))
+        value._write(getattr(lib.kvmhost_sync_regs(run), name))
         run.kvm_dirty_regs |= flag

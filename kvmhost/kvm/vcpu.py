@@ -43,7 +43,7 @@ class Vcpu(VcpuEvents):
 
     def _release(self) -> None:
         self._run = None
-        self._vm.forget_vcpu(self.id)
+        self._vm._forget_vcpu(self.id)
 
     @property
     def run_page(self) -> Any:

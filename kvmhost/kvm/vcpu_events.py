@@ -20,7 +20,11 @@ class VcpuEvents(VcpuRegisters):
 
     @property
     def run_page(self) -> "Any":
-        """The mapped struct kvm_run."""
+        """The mapped struct kvm_run.
+
+        >>> vcpu.run_page.request_interrupt_window
+        0
+        """
         raise NotImplementedError
 
     def nmi(self) -> None:
@@ -81,7 +85,7 @@ class VcpuEvents(VcpuRegisters):
 
         c = new("struct kvm_vcpu_events *")
         ioctl(self.fd, "KVM_GET_VCPU_EVENTS", c)
-        return Events.read(c)
+        return Events._read(c)
 
     def set_events(self, events: "Events") -> None:
         """Set what is on its way (KVM_SET_VCPU_EVENTS), the parts that events.valid names.
@@ -93,7 +97,7 @@ class VcpuEvents(VcpuRegisters):
         True
         """
         c = new("struct kvm_vcpu_events *")
-        events.write(c)
+        events._write(c)
         ioctl(self.fd, "KVM_SET_VCPU_EVENTS", c)
 
     def mp_state(self) -> "MpState":

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from kvmhost.kvm.extended import DebugRegs, Fpu
     from kvmhost.kvm.vm import Vm
 
+# Intel SDM volume 1, "XSAVE Header": which components are not in their initial state, and two of its bits.
+_XSTATE_BV, _X87_AND_SSE = 512, 0b11
+
 
 @dataclass(frozen=True, slots=True)
 class Translation:
     """Where a linear address leads under the vCPU's page tables; physical is None if nowhere.
 
     writeable and user are KVM's hints and no verdict on permissions.
+
+    >>> vcpu.translate(0x5000)
+    Translation(linear=20480, physical=20480, writeable=True, user=False)
     """
 
     linear: int
@@ -42,6 +48,15 @@ class VcpuRegisters(Owner):
         super().__init__(fd)
         self._vm = vm
 
+    @property
+    def vm(self) -> "Vm":
+        """The machine it belongs to.
+
+        >>> vcpu.vm is vm
+        True
+        """
+        return self._vm
+
     def regs(self) -> Regs:
         """The general registers (KVM_GET_REGS).
 
@@ -50,7 +65,7 @@ class VcpuRegisters(Owner):
         """
         c = new("struct kvm_regs *")
         ioctl(self.fd, "KVM_GET_REGS", c)
-        return Regs.read(c)
+        return Regs._read(c)
 
     def set_regs(self, regs: Regs, *, check: bool = False) -> None:
         """Set the general registers (KVM_SET_REGS).  Drops exceptions pending, keeps an interrupt shadow.
@@ -64,7 +79,7 @@ class VcpuRegisters(Owner):
         if check:
             self._check(regs, self.sregs())
         c = new("struct kvm_regs *")
-        regs.write(c)
+        regs._write(c)
         ioctl(self.fd, "KVM_SET_REGS", c)
 
     def sregs(self) -> Sregs:
@@ -75,7 +90,7 @@ class VcpuRegisters(Owner):
         """
         c = new("struct kvm_sregs *")
         ioctl(self.fd, "KVM_GET_SREGS", c)
-        return Sregs.read(c)
+        return Sregs._read(c)
 
     def set_sregs(self, sregs: Sregs, *, check: bool = False) -> None:
         """Set segment and control registers (KVM_SET_SREGS); set_cpuid comes first, and for PAE the PDPTEs
@@ -89,7 +104,7 @@ class VcpuRegisters(Owner):
         if check:
             self._check(self.regs(), sregs)
         c = new("struct kvm_sregs *")
-        sregs.write(c)
+        sregs._write(c)
         ioctl(self.fd, "KVM_SET_SREGS", c)
 
     def set_state(self, regs: Regs, sregs: Sregs, *, check: bool = True) -> None:
@@ -122,7 +137,7 @@ class VcpuRegisters(Owner):
         self._vm.require(Cap.SREGS2, "KVM_GET_SREGS2")
         c = new("struct kvm_sregs2 *")
         ioctl(self.fd, "KVM_GET_SREGS2", c)
-        return Sregs2.read(c, lib.KVM_SREGS2_FLAGS_PDPTRS_VALID)
+        return Sregs2._read(c, lib.KVM_SREGS2_FLAGS_PDPTRS_VALID)
 
     def set_sregs2(self, sregs: Sregs2) -> None:
         """Set segment and control registers, PDPTEs as given instead of from memory (KVM_SET_SREGS2).
@@ -131,11 +146,11 @@ class VcpuRegisters(Owner):
         """
         self._vm.require(Cap.SREGS2, "KVM_SET_SREGS2")
         c = new("struct kvm_sregs2 *")
-        sregs.write(c, lib.KVM_SREGS2_FLAGS_PDPTRS_VALID)
+        sregs._write(c, lib.KVM_SREGS2_FLAGS_PDPTRS_VALID)
         ioctl(self.fd, "KVM_SET_SREGS2", c)
 
     def fpu(self) -> "Fpu":
-        """x87 and SSE state (KVM_GET_FPU).
+        """x87 and XMM registers (KVM_GET_FPU).
 
         >>> hex(vcpu.fpu().fcw)
         '0x37f'
@@ -144,15 +159,22 @@ class VcpuRegisters(Owner):
 
         c = new("struct kvm_fpu *")
         ioctl(self.fd, "KVM_GET_FPU", c)
-        return Fpu.read(c)
+        return Fpu._read(c)
 
     def set_fpu(self, fpu: "Fpu") -> None:
-        """Set x87 and SSE state (KVM_SET_FPU).
+        """Set x87 and XMM registers (KVM_SET_FPU).
+
+        On a host with XSAVE they are marked as in use first: KVM writes the values alone, and the CPU would
+        load initial ones in their place.
 
         >>> vcpu.set_fpu(vcpu.fpu())
         """
+        if self._vm.check_extension(Cap.XCRS):
+            image = bytearray(self.xsave())
+            image[_XSTATE_BV] |= _X87_AND_SSE
+            self.set_xsave(bytes(image))
         c = new("struct kvm_fpu *")
-        fpu.write(c)
+        fpu._write(c)
         ioctl(self.fd, "KVM_SET_FPU", c)
 
     def xsave(self) -> bytes:
@@ -266,7 +288,7 @@ class VcpuRegisters(Owner):
 
         c = new("struct kvm_debugregs *")
         ioctl(self.fd, "KVM_GET_DEBUGREGS", c)
-        return DebugRegs.read(c)
+        return DebugRegs._read(c)
 
     def set_debugregs(self, debugregs: "DebugRegs") -> None:
         """Set the guest's debug registers (KVM_SET_DEBUGREGS).
@@ -274,7 +296,7 @@ class VcpuRegisters(Owner):
         >>> vcpu.set_debugregs(vcpu.debugregs())
         """
         c = new("struct kvm_debugregs *")
-        debugregs.write(c)
+        debugregs._write(c)
         ioctl(self.fd, "KVM_SET_DEBUGREGS", c)
 
     def translate(self, linear: int) -> Translation:

@@ -40,7 +40,7 @@ class Vm(VmInterrupts):
         for vcpu in list(self._vcpus.values()):
             vcpu.close()
         for slot in self._slots.values():
-            slot.release()
+            slot._release()
         self._slots.clear()
 
     def check_extension(self, cap: Cap | int) -> int:
@@ -119,9 +119,9 @@ class Vm(VmInterrupts):
         slot = MemorySlot(self, number, gpa, size, address, readonly=readonly, log_dirty=log_dirty)
         try:
             check_layout(gpa, size, slot.address, ())
-            slot.register()
+            slot._register()
         except KvmError:
-            slot.release()
+            slot._release()
             raise
         self._slots[number] = slot
         return slot
@@ -135,7 +135,7 @@ class Vm(VmInterrupts):
         """
         return tuple(self._slots.values())
 
-    def forget_slot(self, slot: MemorySlot) -> None:
+    def _forget_slot(self, slot: MemorySlot) -> None:
         """A slot was removed."""
         self._slots.pop(slot.number, None)
 
@@ -151,7 +151,7 @@ class Vm(VmInterrupts):
         self._vcpus[vcpu_id] = vcpu
         return vcpu
 
-    def forget_vcpu(self, vcpu_id: int) -> None:
+    def _forget_vcpu(self, vcpu_id: int) -> None:
         """A vCPU was closed."""
         self._vcpus.pop(vcpu_id, None)
 

@@ -7,7 +7,9 @@ without an example is a failure too.
 import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Iterator
 from contextlib import ExitStack
 from types import ModuleType
 
@@ -73,3 +75,25 @@ def test_examples_with_kvm() -> None:
             failed.append(f"{test.name}: {error}")
     assert len(tests) > 60
     assert not failed, "\n".join(failed)
+
+
+def public() -> Iterator[tuple[str, object]]:
+    """Everything the room exports, and every public method, property and constructor of it."""
+    for name in room.__all__:
+        thing = getattr(room, name)
+        yield name, thing
+        if isinstance(thing, type):
+            for owner in thing.__mro__:
+                if owner.__module__.startswith("kvmhost."):
+                    members = vars(owner).items()
+                    yield from (
+                        (f"{name}.{member}", one) for member, one in members if is_public(member, one)
+                    )
+
+
+def is_public(name: str, member: object) -> bool:
+    return not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
+
+
+def test_every_public_docstring_has_an_example() -> None:
+    assert sorted(name for name, thing in public() if ">>>" not in (inspect.getdoc(thing) or "")) == []

@@ -54,6 +54,20 @@ def test_sregs_come_back_as_they_were_set(make_guest: MakeGuest) -> None:
     assert (vcpu.sregs().cr2, vcpu.sregs().idt.base) == (0xABC000, 0x7000)
 
 
+def test_what_was_read_can_be_written_back_unchanged(make_guest: MakeGuest) -> None:
+    """KVM-001 of the catalogue, between two instructions of a running guest."""
+    vcpu = make_guest("e6 e9 e6 e9 f4").vcpu  # out 0xe9, al; out 0xe9, al; hlt
+    vcpu.run()
+    vcpu.complete()
+    regs, sregs, events, debugregs = vcpu.regs(), vcpu.sregs(), vcpu.events(), vcpu.debugregs()
+    vcpu.set_sregs(sregs, check=True)
+    vcpu.set_regs(regs, check=True)
+    vcpu.set_debugregs(debugregs)
+    vcpu.set_events(events)
+    assert (vcpu.regs(), vcpu.sregs()) == (regs, sregs)
+    assert (vcpu.events(), vcpu.debugregs()) == (events, debugregs)
+
+
 def test_an_interrupt_in_the_bitmap_comes_back(make_guest: MakeGuest) -> None:
     vcpu = make_guest(HLT).vcpu
     vcpu.set_sregs(replace(vcpu.sregs(), interrupt_bitmap=1 << 0x41))
