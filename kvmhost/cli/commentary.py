@@ -5,6 +5,7 @@ in square brackets as the first word of its comment: a letter for the part, a nu
 
     C and assembler     /* [S70] The Host's own TSS is still marked busy ... */
     Python              # [T20] Who is asking? ...          (a comment of whole lines, at any indentation)
+    or bare             # [T30] above a def or class, whose docstring then speaks
 
 The rules, which `problems` enforces and a test runs over the whole tree:
 
@@ -111,6 +112,8 @@ def read_source(path: str, text: str) -> Source:
         if match is None:
             raise ValueError(f"{path}:{start + 1}: a tagged comment without a tag")
         prose[0] = prose[0][match.end() :].lstrip()
+        if not any(prose) and source.suffix == ".py":
+            prose = docstring_below(source, end)
         first, code = code_between(source, start, end, following)
         source.stops.append(
             Stop(
@@ -169,6 +172,16 @@ def code_between(source: Source, start: int, end: int, following: int) -> tuple[
         stop = min(stop, end_of_definition(source.lines, end))
     skipped, code = without_blank_ends(source.lines[end:stop])
     return end + skipped, tuple(line.expandtabs(8).rstrip() for line in code)
+
+
+def docstring_below(source: Source, end: int) -> list[str]:
+    """In Python a bare tag above a function or a class lets its docstring speak: the first paragraph."""
+    for node in ast.walk(ast.parse("\n".join(source.lines))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first == end + 1:
+                return (ast.get_docstring(node) or "").split("\n\n")[0].splitlines()
+    return []
 
 
 def end_of_definition(lines: list[str], end: int) -> int:

@@ -75,6 +75,7 @@ def command(arguments: argparse.Namespace) -> int:
             stop_being_root(arguments.user)
             judge(arguments, files, memory)
         if backend.goes_to_lab(arguments.backend, device):
+            check_still_openable(files)
             return backend.run_in_lab(arguments.words, len(arguments.guests) * memory >> 20)
         from kvmhost.cli.boot import boot
 
@@ -154,6 +155,22 @@ def judge(arguments: argparse.Namespace, files: dict[str, OpenImage], memory: in
     initrd = files[arguments.initrd].read() if arguments.initrd else None
     for name in dict.fromkeys(arguments.guests):
         lay_out(parse(files[name].read(), name), memory, arguments.append, initrd)
+
+
+def check_still_openable(files: dict[str, OpenImage]) -> None:
+    """The lab opens the images again, as the user that this process is by now; UsageError if it could not."""
+    from kvmhost.launcher.errors import ImageError
+    from kvmhost.launcher.images import open_image
+
+    for name in files:
+        try:
+            open_image(name).close()
+        except ImageError as error:
+            raise UsageError(
+                f"the lab cannot open {name}",
+                cause=f"only root can, and the lab does not run as root: {error.cause}",
+                next_step="make the file readable for the user who runs kvmhost",
+            ) from error
 
 
 def positive(text: str) -> int:

@@ -46,9 +46,7 @@ def backend() -> str:
         return "lab"
     verdict = native_verdict()
     if verdict.ok:
-        from kvmhost.host.statistics import backend as module
-
-        return module()
+        return verdict.backend
     return f"{'lab' if lab.check().ready else 'none'} ({verdict.reason})"
 
 

@@ -1,59 +1,51 @@
 """Guests that misbehave: each dies alone, with its reason and exit code 1, and everything is given back.
 
 The commands run in this process, one after the other, for a Python that starts in the lab takes its time.
-The Guests are a few instructions each; `die` tells where the Host must have noticed.
+The Guests are a few instructions each.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli.elves import LOAD_AT, elf, hypercall, mov
+from cli.elves import (
+    BEGIN,
+    DATA,
+    HALT,
+    INIT,
+    LOAD_AT,
+    LOAD_GDT_ENTRY,
+    LOAD_IDT_ENTRY,
+    LOAD_TLS,
+    NEW_PGTABLE,
+    NOTIFY,
+    NOWHERE,
+    PGDIR,
+    SET_STACK,
+    SHUTDOWN,
+    STACK_TOP,
+    TEXT,
+    gate,
+    hypercall,
+    image,
+    mov,
+    run,
+)
 
 from kvmhost.cli import main
 from kvmhost.cli.failures import DONE, GUEST_FAILED, INTERRUPTED
 
 pytestmark = pytest.mark.lab
 
-PAGE = 0x1000
-DATA = LOAD_AT + PAGE
-PGDIR = LOAD_AT + 2 * PAGE
-PAGE_TABLE = LOAD_AT + 3 * PAGE
-TEXT = LOAD_AT + 4 * PAGE
-STACK_TOP = 0x90000
-#: Above all RAM, below the Switcher.
-NOWHERE = 0xE0000000
-PAGE_OFFSET = 0xC0000000
-PRESENT = 0x67
-
-INIT, SHUTDOWN, NEW_PGTABLE, LOAD_IDT_ENTRY, SET_STACK, HALT = 1, 2, 4, 6, 7, 10
-LOAD_TLS, NOTIFY, LOAD_GDT_ENTRY = 16, 17, 18
 SELF = b"\xeb\xfe"
 UD2 = b"\x0f\x0b"
 PUSH_EAX = b"\x50"
 TO_EAX = b"\xff\xe0"
-BEGIN = mov("esp", STACK_TOP) + hypercall(INIT, DATA)
-
-
-def gate(vector: int, handler: int) -> bytes:
-    """LOAD_IDT_ENTRY with an interrupt gate."""
-    return hypercall(LOAD_IDT_ENTRY, vector, 0x610000 | handler & 0xFFFF, handler & 0xFFFF0000 | 0x8E00)
-
-
-def image(code: bytes) -> bytes:
-    """An executable: code, lguest_data of kernels 3.1 to 4.0, tables that map these two pages, a text."""
-    shared = bytes(24) + b"\xff" * 64 + bytes(64 * 20 + 8) + struct.pack("<4I", 0, 0, PAGE_OFFSET, 0x80)
-    pgdir = struct.pack("<I", PAGE_TABLE | PRESENT)
-    table = bytearray(PAGE)
-    struct.pack_into("<2I", table, LOAD_AT >> 12 << 2, LOAD_AT | PRESENT, DATA | PRESENT)
-    pages = (code, shared, pgdir, bytes(table), b"Power down\0")
-    return elf(b"".join(page.ljust(PAGE, b"\0") for page in pages))
 
 
 @dataclass(frozen=True)
@@ -150,13 +142,6 @@ def everything_is_given_back(tmp_path: Path) -> Iterator[None]:
     before = held()
     yield
     assert held() == before
-
-
-def run(folder: Path, name: str, code: bytes, *options: str) -> int:
-    """Put the image into a file and run it."""
-    path = folder / f"{name.replace(' ', '-')}.elf"
-    path.write_bytes(image(code))
-    return main(["run", str(path), *options])
 
 
 #: Where the Switcher has a part in it: the other one must come to the same end.

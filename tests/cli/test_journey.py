@@ -116,6 +116,14 @@ def test_python_code_ends_with_its_statement() -> None:
     assert inner.code == ("    b = 2", "    c = 3")
 
 
+def test_a_bare_python_tag_lets_the_docstring_speak() -> None:
+    text = '# [T10]\n@wraps\ndef f():\n    """Does it.\n\n    Details.\n    """\n    return 1\n\n\nx = 2\n'
+    (stop,) = stops_of("a.py", text)
+    assert stop.prose == ("Does it.",)
+    assert (stop.code[0], stop.code[-1]) == ("@wraps", "    return 1")
+    assert problems([read_source("a.py", "# [T10]\nx = 2\n")]) == ["a.py:1: [T10] says nothing"]
+
+
 def test_two_python_tags_in_one_run_of_comments() -> None:
     assert [stop.tag for stop in stops_of("a.py", "# [T10] One.\n# [T20] Two.\nx = 1\n")] == ["T10", "T20"]
 
