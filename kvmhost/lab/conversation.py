@@ -176,6 +176,8 @@ class Conversation:
             raise LabError("the lab died", next_step="read its last words above", log=self._last_words(2.0))
         return started
 
+    # [L90] Over is not when the exit code has come, but when every stream has arrived up to the
+    # length that came with it, and has been written to wherever it goes.
     def _is_over(self) -> bool:
         if self._exit is None:
             return False

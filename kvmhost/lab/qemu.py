@@ -54,6 +54,9 @@ def command_line(
     of a virtio-serial port to one; the log and the ports are sockets. `memory` is in QEMU's
     notation ("1G").
     """
+    # [L20] The CPU is an AMD one because QEMU emulates AMD's SVM and not Intel's VMX.  It need
+    # not exist: kvm_amd finds the feature bit, sets EFER.SVME, runs VMRUN, and every rule of
+    # it is obeyed by a program.  No disk and no network: the host's / comes in as files.
     return [
         qemu,
         *("-machine", "q35", "-accel", "tcg", "-cpu", "qemu64,+svm,+npt"),

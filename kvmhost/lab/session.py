@@ -108,6 +108,10 @@ def _run_job(job: Job, streams: Streams, *, timeout: float | None, memory: str, 
     kernel = find_kernel()
     if kernel is None:
         raise kernel_missing()
+    # [L10] A lab is one process, QEMU, and what it is made of is all here: a kernel, an initramfs
+    # in memory, and a handful of sockets.  One carries the kernel's log, the others are the
+    # command's streams and the line on which we talk about them.  When this block is left,
+    # however that comes about, QEMU dies and the lab was never there.
     with ExitStack() as stack:
         ports = {name: stack.enter_context(_SocketPair()) for name in PORTS}
         log = stack.enter_context(_SocketPair())

@@ -60,6 +60,8 @@ static void complain(const struct job *job, const char *what, long number)
 	sys_write(2, text, (size_t)(end - text));
 }
 
+/* [L60] Whoever starts a lab is root in no other machine, and is not to be in this one:
+ * programs behave differently for root, and these should behave as they do outside. */
 static void become_user(const struct job *job)
 {
 	SYS2(setgroups, job->group_count, job->groups);

@@ -49,6 +49,8 @@ static void start_loopback(void)
 	sys_close((int)fd);
 }
 
+/* [L30] Linux has booted on the emulated CPU and found nothing but this.  Five seconds have
+ * passed, most of them spent emulating Linux; the rest takes a moment. */
 __attribute__((used, noreturn)) static void lab_main(void)
 {
 	int control, children;

@@ -34,6 +34,9 @@ static int try_open(enum port port)
 	return -1;
 }
 
+/* [L40] A port that is not connected yet looks just like one whose other end has been
+ * closed.  So wait until it has been seen connected once; Python, for its part, closes
+ * nothing before it has heard "started". */
 int port_open(enum port port)
 {
 	struct pollfd state = {-1, POLLOUT, 0};

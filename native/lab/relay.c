@@ -51,6 +51,9 @@ static int flow_is_full(const struct flow *flow)
 	return flow->start < flow->end;
 }
 
+/* [L70] One step of a flow: write what is there, or read what comes.  An error while
+ * writing means that nobody will ever read; one while reading, that no more will come (a
+ * pseudo-terminal says so with EIO when the last program on it has ended). */
 static void flow_move(struct flow *flow)
 {
 	long moved;
@@ -178,6 +181,9 @@ static void open_flows(const struct command *command)
 	}
 }
 
+/* [L80] A write to a port returns when the bytes are in QEMU's queue, not when they have
+ * left it.  Switching off now would lose the last of them, so the exit code goes out with
+ * the length of each stream, and Python switches off when it has received as much. */
 static void report(int control, int code)
 {
 	char text[128];

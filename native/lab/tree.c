@@ -20,6 +20,9 @@ static void mount(const char *source, const char *where, const char *type, long 
 		die(where, result);
 }
 
+/* [L50] The machine inside gets the files of the machine outside: read through a cache,
+ * since nobody outside is expected to change a program while it runs, and covered by a
+ * layer of memory that takes what is written and is forgotten with it. */
 static void mount_root(void)
 {
 	sys_mkdir("/host");
