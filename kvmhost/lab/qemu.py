@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kvmhost.lab.apt import install_line
 from kvmhost.lab.errors import LabError
+from kvmhost.lab.tsc import tsc_khz
 
 QEMU = "qemu-system-x86_64"
 QEMU_PACKAGE = "qemu-system-x86"
@@ -37,6 +38,12 @@ def qemu_missing() -> LabError:
     return LabError(f"{QEMU} is not installed", next_step=install_line(QEMU_PACKAGE))
 
 
+def kernel_arguments() -> str:
+    """The lab kernel's command line, with the clock's frequency where it can be measured here."""
+    khz = tsc_khz()
+    return KERNEL_ARGUMENTS if khz is None else f"{KERNEL_ARGUMENTS} tsc_early_khz={khz}"
+
+
 def command_line(
     qemu: str,
     *,
@@ -62,7 +69,7 @@ def command_line(
         *("-machine", "q35", "-accel", "tcg", "-cpu", "qemu64,+svm,+npt"),
         *("-smp", str(cpus), "-m", memory),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-kernel", str(vmlinux), "-initrd", f"/proc/self/fd/{initramfs}", "-append", KERNEL_ARGUMENTS),
+        *("-kernel", str(vmlinux), "-initrd", f"/proc/self/fd/{initramfs}", "-append", kernel_arguments()),
         *("-chardev", f"socket,id=log,fd={kernel_log}", "-serial", "chardev:log"),
         *_folder("host", Path("/"), ",readonly=on"),
         *(part for i, path in enumerate(writable) for part in _folder(f"w{i}", path, "")),
