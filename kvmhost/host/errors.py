@@ -73,6 +73,9 @@ class _Closed:
     """Stands where memory was: any use is a clear error and no crash."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            # Python itself asks: copy, doctest and the like must hear the ordinary answer.
+            raise AttributeError(name)
         raise KvmhostError("this Machine is closed", next_step="ask inside its with block")
 
 

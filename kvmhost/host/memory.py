@@ -28,8 +28,11 @@ class VmMemory:
 
     >>> with VmMemory(0x10000) as memory:
     ...     memory.u32[0x2000 // 4] = 0x12345678
-    ...     memory.read(0x2000, 4).hex()
-    '78563412'
+    ...     memory.write(0x2001, b"\\xab")
+    ...     before = memory.read(0x2000, 4).hex()
+    ...     memory.release(0x2000, 0x1000)
+    ...     before, memory.read(0x2000, 4).hex()
+    ('78ab3412', '00000000')
     """
 
     def __init__(self, size: int = lib.GUEST_AREA_LIMIT) -> None:

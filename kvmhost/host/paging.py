@@ -62,8 +62,13 @@ class ShadowTables:
     ...     state = ffi.cast("struct kvmhost_guest *", memory.u8 + 0x200000)
     ...     state.mem_base, state.mem_bytes = 0x400000, 0x100000
     ...     shadow = ShadowTables(memory, 0x200000, state)
-    ...     hex(shadow.root), shadow.demand_page(0x1234, 0), shadow.demand_page(0x1234, FAULT_USER)
-    ('0x203000', True, False)
+    ...     # 0x1000: a directory; its entry for 0xC0000000 leads to 0x2000: a table; entry 5: frame 0x3000
+    ...     memory.u32[0x401C00 // 4], memory.u32[0x402014 // 4] = 0x2067, 0x3003
+    ...     linear = shadow.demand_page(0x1234, FAULT_WRITE), shadow.demand_page(0x1234, FAULT_USER)
+    ...     shadow.new_pgtable(0x1000)
+    ...     own = shadow.demand_page(0xC0005678, FAULT_WRITE), shadow.demand_page(0x1234, FAULT_WRITE)
+    ...     hex(shadow.root), linear, own, hex(shadow.translate(0xC0005678)), shadow.audit()
+    ('0x203000', (True, False), (True, False), '0x3678', [])
     """
 
     def __init__(self, memory: VmMemory, block: int, state: Any, pool_pages: int = POOL_PAGES) -> None:

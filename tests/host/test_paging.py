@@ -1,5 +1,7 @@
 """Shadow tables case by case: linear mode, kills, dirty pages, roots, the stack, the pool, the Switcher."""
 
+import doctest
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,6 +68,13 @@ def two_level(memory: VmMemory, last: int = 0x400000 | P | RW | US, **options: A
 
 def access(tables: Any, address: int, write: bool = False, user: bool = False) -> Hit | Fault:
     return Mmu(tables.memory).access(tables.root, address, write, user, False)
+
+
+@pytest.mark.parametrize("name", ["errors", "memory", "paging", "paging_guest"])
+def test_examples(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"kvmhost.host.{name}"))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # ---- linear mode (abi 7.2)
