@@ -24,7 +24,7 @@ from kvmhost.kvm.errors import (
     MsrError,
     NotReadyError,
 )
-from kvmhost.kvm.interrupts import Chip, IoapicState, MsiRoute, PicState, PinRoute, PitChannel, PitState
+from kvmhost.kvm.interrupts import Chip, MsiRoute, PinRoute
 from kvmhost.kvm.memory import MemorySlot
 from kvmhost.kvm.registers import Dtable, Regs, Segment, Sregs, Sregs2
 from kvmhost.kvm.system import Kvm
@@ -33,6 +33,7 @@ from kvmhost.kvm.vcpu_registers import Translation
 from kvmhost.kvm.vm import Vm
 
 if TYPE_CHECKING:
+    from kvmhost.kvm.chips import IoapicState, PicState, PitChannel, PitState
     from kvmhost.kvm.diagnosis import diagnose
     from kvmhost.kvm.entry_check import EntryStateError, Violation
     from kvmhost.kvm.entry_rule import Rule
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from kvmhost.kvm.sync import SyncedRegisters
 
 _LATER = {
+    "chips": ("IoapicState", "PicState", "PitChannel", "PitState"),
     "diagnosis": ("diagnose",),
     "entry_check": ("EntryStateError", "Violation"),
     "entry_rule": ("Rule",),

@@ -54,7 +54,7 @@ def read_table(fd: int, name: str) -> tuple[CpuidEntry, ...]:
 def read_vcpu_table(fd: int) -> tuple[CpuidEntry, ...]:
     """The table a vCPU has (KVM_GET_CPUID2).
 
-    Kernels before 6.4 do not say how many entries they filled in, only whether the room was enough: so the
+    Older kernels do not say how many entries they filled in, only whether the room was enough: so the
     number is the smallest room that is.
     """
     most = 1

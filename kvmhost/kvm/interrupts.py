@@ -6,30 +6,18 @@ eventfd is written, and an ioeventfd is the way back: a guest's write to an addr
 to this program.
 """
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
 from kvmhost.kvm.base import Owner, ioctl, new
+from kvmhost.kvm.errors import explain
 
-_PIC = (
-    *("last_irr", "irr", "imr", "isr", "priority_add", "irq_base", "read_reg_select", "poll", "special_mask"),
-    *(
-        "init_state",
-        "auto_eoi",
-        "rotate_on_auto_eoi",
-        "special_fully_nested_mode",
-        "init4",
-        "elcr",
-        "elcr_mask",
-    ),
-)
-_PIT = (
-    *("count", "latched_count", "count_latched", "status_latched", "status", "read_state", "write_state"),
-    *("write_latch", "rw_mode", "mode", "bcd", "gate", "count_load_time"),
-)
+if TYPE_CHECKING:
+    from kvmhost.kvm.chips import IoapicState, PicState, PitState
 
 
 class Chip(IntEnum):
@@ -83,104 +71,10 @@ class PinRoute:
         wire.irqchip, wire.pin = self.chip, self.pin
 
 
-@dataclass(frozen=True, slots=True)
-class PicState:
-    """An 8259, by the names of struct kvm_pic_state; imr has a 1 for each line that is masked.
-
-    >>> vm.create_irqchip()
-    >>> from dataclasses import replace
-    >>> vm.set_pic(Chip.PIC_MASTER, replace(vm.pic(Chip.PIC_MASTER), imr=0xFF))
-    >>> vm.pic(Chip.PIC_MASTER).imr
-    255
-    """
-
-    last_irr: int
-    irr: int
-    imr: int
-    isr: int
-    priority_add: int
-    irq_base: int
-    read_reg_select: int
-    poll: int
-    special_mask: int
-    init_state: int
-    auto_eoi: int
-    rotate_on_auto_eoi: int
-    special_fully_nested_mode: int
-    init4: int
-    elcr: int
-    elcr_mask: int
-
-
-@dataclass(frozen=True, slots=True)
-class IoapicState:
-    """The I/O APIC: its address and registers, and the 64-bit redirection entries (bit 16 of one: masked).
-
-    >>> vm.create_irqchip()
-    >>> all(entry >> 16 & 1 for entry in vm.ioapic().redirection)
-    True
-    """
-
-    base_address: int
-    ioregsel: int
-    id: int
-    irr: int
-    redirection: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PitChannel:
-    """One counter of the 8254; count_load_time in nanoseconds of the kernel's monotonic clock.
-
-    >>> vm.create_irqchip()
-    >>> vm.create_pit()
-    >>> vm.pit().channels[2].gate
-    0
-    """
-
-    count: int
-    latched_count: int
-    count_latched: int
-    status_latched: int
-    status: int
-    read_state: int
-    write_state: int
-    write_latch: int
-    rw_mode: int
-    mode: int
-    bcd: int
-    gate: int
-    count_load_time: int
-
-
-@dataclass(frozen=True, slots=True)
-class PitState:
-    """The 8254: three channels and KVM's flags.
-
-    >>> vm.create_irqchip()
-    >>> vm.create_pit()
-    >>> vm.pit() == vm.pit()
-    True
-    """
-
-    channels: tuple[PitChannel, ...]
-    flags: int
-
-    @classmethod
-    def _read(cls, c: Any) -> Self:
-        """From a struct kvm_pit_state2."""
-        return cls(tuple(PitChannel(*[getattr(one, name) for name in _PIT]) for one in c.channels), c.flags)
-
-    def _write(self, c: Any) -> None:
-        """Into a struct kvm_pit_state2."""
-        for place, channel in enumerate(self.channels):
-            for name in _PIT:
-                setattr(c.channels[place], name, getattr(channel, name))
-        c.flags = self.flags
-
-
 class VmInterrupts(Owner):
     """The half of a Vm that is about interrupts."""
+
+    _has_irqchip = False
 
     def create_irqchip(self) -> None:
         """Two PICs, an I/O APIC, and a LAPIC for each vCPU to come (KVM_CREATE_IRQCHIP).  Before the first
@@ -191,6 +85,7 @@ class VmInterrupts(Owner):
         >>> vm.create_irqchip()
         """
         ioctl(self.fd, "KVM_CREATE_IRQCHIP", 0)
+        self._has_irqchip = True
 
     def create_pit(self, *, speaker: bool = True) -> None:
         """An 8254 timer on GSI 0 (KVM_CREATE_PIT2); needs the irqchip.  speaker: absorb port 0x61 too.
@@ -200,10 +95,13 @@ class VmInterrupts(Owner):
         >>> len(vm.pit().channels)
         3
         """
+        if not self._has_irqchip:
+            # Older kernels make one all the same, wired to nothing.
+            raise explain("KVM_CREATE_PIT2", errno.ENOENT)
         config = new("struct kvm_pit_config *", {"flags": lib.KVM_PIT_SPEAKER_DUMMY * speaker})
         ioctl(self.fd, "KVM_CREATE_PIT2", config)
 
-    def pit(self) -> PitState:
+    def pit(self) -> "PitState":
         """The timer as it is now (KVM_GET_PIT2).
 
         >>> vm.create_irqchip()
@@ -211,11 +109,13 @@ class VmInterrupts(Owner):
         >>> vm.pit().channels[0].gate
         1
         """
+        from kvmhost.kvm.chips import PitState
+
         state = new("struct kvm_pit_state2 *")
         ioctl(self.fd, "KVM_GET_PIT2", state)
         return PitState._read(state)
 
-    def set_pit(self, state: PitState) -> None:
+    def set_pit(self, state: "PitState") -> None:
         """Put the timer into a state (KVM_SET_PIT2).
 
         >>> vm.create_irqchip()
@@ -235,52 +135,48 @@ class VmInterrupts(Owner):
         """
         ioctl(self.fd, "KVM_REINJECT_CONTROL", new("struct kvm_reinject_control *", {"pit_reinject": on}))
 
-    def pic(self, chip: Chip) -> PicState:
+    def pic(self, chip: Chip) -> "PicState":
         """One PIC's registers (KVM_GET_IRQCHIP).
 
         >>> vm.create_irqchip()
         >>> vm.pic(Chip.PIC_SLAVE).isr
         0
         """
-        raw = self._chip(chip)
-        state = lib.kvmhost_pic(raw)
-        return PicState(*[getattr(state, name) for name in _PIC])
+        from kvmhost.kvm.chips import PicState
 
-    def set_pic(self, chip: Chip, state: PicState) -> None:
+        raw = self._chip(chip)
+        return PicState._read(lib.kvmhost_pic(raw))
+
+    def set_pic(self, chip: Chip, state: "PicState") -> None:
         """Put a PIC into a state (KVM_SET_IRQCHIP).
 
         >>> vm.create_irqchip()
         >>> vm.set_pic(Chip.PIC_MASTER, vm.pic(Chip.PIC_MASTER))
         """
         raw = new("struct kvm_irqchip *", {"chip_id": chip})
-        c = lib.kvmhost_pic(raw)
-        for name in _PIC:
-            setattr(c, name, getattr(state, name))
+        state._write(lib.kvmhost_pic(raw))
         ioctl(self.fd, "KVM_SET_IRQCHIP", raw)
 
-    def ioapic(self) -> IoapicState:
+    def ioapic(self) -> "IoapicState":
         """The I/O APIC's registers (KVM_GET_IRQCHIP).
 
         >>> vm.create_irqchip()
         >>> hex(vm.ioapic().base_address)
         '0xfec00000'
         """
-        raw = self._chip(Chip.IOAPIC)
-        state = lib.kvmhost_ioapic(raw)
-        redirection = tuple(entry.bits for entry in state.redirtbl)
-        return IoapicState(state.base_address, state.ioregsel, state.id, state.irr, redirection)
+        from kvmhost.kvm.chips import IoapicState
 
-    def set_ioapic(self, state: IoapicState) -> None:
+        raw = self._chip(Chip.IOAPIC)
+        return IoapicState._read(lib.kvmhost_ioapic(raw))
+
+    def set_ioapic(self, state: "IoapicState") -> None:
         """Put the I/O APIC into a state (KVM_SET_IRQCHIP).
 
         >>> vm.create_irqchip()
         >>> vm.set_ioapic(vm.ioapic())
         """
         raw = new("struct kvm_irqchip *", {"chip_id": Chip.IOAPIC})
-        c = lib.kvmhost_ioapic(raw)
-        c.base_address, c.ioregsel, c.id, c.irr = state.base_address, state.ioregsel, state.id, state.irr
-        for place, bits in enumerate(state.redirection):
-            c.redirtbl[place].bits = bits
+        state._write(lib.kvmhost_ioapic(raw))
         ioctl(self.fd, "KVM_SET_IRQCHIP", raw)
 
     def _chip(self, chip: Chip) -> Any:

@@ -7,7 +7,7 @@ a few requests to the next one stand in it, and a loop in C may use vcpu.fd and 
 import errno
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
 from kvmhost.kvm.base import ioctl, new
@@ -15,7 +15,6 @@ from kvmhost.kvm.capabilities import Cap
 from kvmhost.kvm.errors import ClosedError, KvmError, explain
 from kvmhost.kvm.vcpu_events import VcpuEvents
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmhost.kvm.exits import Exit
     from kvmhost.kvm.statistics import Statistic

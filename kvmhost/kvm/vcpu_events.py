@@ -1,6 +1,7 @@
 """The half of a vCPU that is about events: interrupting it, its LAPIC, and debugging what it runs."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
 from kvmhost.kvm.base import ioctl, new
@@ -8,10 +9,7 @@ from kvmhost.kvm.capabilities import Cap
 from kvmhost.kvm.errors import KvmError, NotReadyError
 from kvmhost.kvm.vcpu_registers import VcpuRegisters
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from kvmhost.kvm.events import Breakpoint, Events, MpState
 
 
@@ -19,7 +17,7 @@ class VcpuEvents(VcpuRegisters):
     """Interrupts, NMIs, events, multiprocessor state, LAPIC and guest debugging of a vCPU."""
 
     @property
-    def run_page(self) -> "Any":
+    def run_page(self) -> Any:
         """The mapped struct kvm_run.
 
         >>> vcpu.run_page.request_interrupt_window

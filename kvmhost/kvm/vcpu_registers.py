@@ -7,7 +7,7 @@ Vcpu.complete() does that without running further, and until then RIP still poin
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
 from kvmhost.kvm.base import Owner, enable_cap, ioctl, new
@@ -16,7 +16,6 @@ from kvmhost.kvm.cpuid import CpuidEntry, read_vcpu_table, write_table
 from kvmhost.kvm.errors import MsrError
 from kvmhost.kvm.registers import Regs, Sregs, Sregs2
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmhost.kvm.extended import DebugRegs, Fpu
     from kvmhost.kvm.vm import Vm

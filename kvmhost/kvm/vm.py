@@ -3,7 +3,7 @@
 The order that works on every host: identity map and TSS addresses, irqchip and PIT, memory, then the vCPUs.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvmhost.kvm.base import enable_cap, ioctl, new
 from kvmhost.kvm.capabilities import Cap
@@ -12,7 +12,6 @@ from kvmhost.kvm.interrupts import VmInterrupts
 from kvmhost.kvm.memory import MemorySlot, check_layout
 from kvmhost.kvm.vcpu import Vcpu
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmhost.kvm.statistics import Statistic
 

@@ -37,7 +37,8 @@ def main(module: str, target: str, *headers: str) -> None:
     ffi = cffi.FFI()
     for header in headers:
         ffi.cdef(reduce(Path(header).read_text()))
-    includes = "\n".join(f'#include "{Path(header).name}"' for header in headers if not header.endswith(".cdef"))
+    included = [Path(header).name for header in headers if not header.endswith(".cdef")]
+    includes = "\n".join(f'#include "{name}"' for name in included)
     ffi.set_source(module, f"{includes}\n")
     ffi.emit_c_code(target)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvmhost._native import lib
-from kvmhost.kvm import Cap, ClosedError, ExitFailEntry, ExitInternalError, Kvm, KvmError
+from kvmhost.kvm import Cap, ClosedError, ExitFailEntry, ExitInternalError, Kvm, KvmError, base
 from kvmhost.kvm.base import ioctl
 from kvmhost.kvm.errors import explain
 
@@ -84,6 +84,30 @@ def test_the_wrong_kind_of_descriptor_is_explained() -> None:
     with Path(os.devnull).open() as null, pytest.raises(KvmError) as caught:
         ioctl(null.fileno(), "KVM_GET_REGS", 0)
     assert caught.value.errno == errno.ENOTTY
+
+
+class Signalled:
+    """A kernel that a signal disturbs twice: each ioctl fails with EINTR first."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> int:
+        return int(getattr(lib, name))
+
+    def kvmhost_ioctl_number(self, fd: int, request: int, argument: int) -> int:
+        self.calls += 1
+        return -errno.EINTR if self.calls < 3 else 77
+
+
+def test_only_what_is_documented_is_tried_again_after_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "lib", kernel := Signalled())
+    assert ioctl(0, "KVM_CREATE_VM", 0, retry=True) == 77
+    assert kernel.calls == 3
+    monkeypatch.setattr(base, "lib", kernel := Signalled())
+    with pytest.raises(KvmError, match="EINTR"):
+        ioctl(0, "KVM_NMI", 0)
+    assert kernel.calls == 1
 
 
 def test_a_closed_object_names_itself() -> None:
