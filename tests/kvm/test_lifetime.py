@@ -4,19 +4,18 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from kvm.guest import descriptors, mappings
+from kvm.guest import descriptors, run_pages, slot_bytes
 
 from kvmhost.kvm import ClosedError, Kvm, KvmError, Vcpu, Vm, flat_sregs
 
 pytestmark = pytest.mark.lab
 
 
-def held() -> tuple[list[str], int]:
-    """Everything open in this process, and how many of its mappings are KVM's."""
-    return descriptors(), sum("kvm" in line for line in mappings())
+def held() -> tuple[list[str], int, int]:
+    """Everything open in this process, the run pages it has mapped, and the bytes its slots own."""
+    return descriptors(), run_pages(), slot_bytes()
 
 
 @contextmanager
@@ -36,9 +35,9 @@ def everything() -> tuple[Kvm, Vm, Vcpu, Vcpu]:
 def test_the_counting_sees_what_is_open() -> None:
     before = held()
     kvm, vm, first, second = everything()
-    names, maps = held()
+    names, pages, size = held()
     assert len(names) - len(before[0]) == 4
-    assert maps - before[1] == 2
+    assert (pages - before[1], size - before[2]) == (2, 0x1_0000)
     for one in (first, second, vm, kvm):
         one.close()
     assert held() == before
@@ -73,17 +72,13 @@ def test_closing_twice_spares_a_descriptor_that_took_the_number() -> None:
 def test_slots_let_their_memory_go_with_the_vm() -> None:
     with Kvm() as kvm:
         vm = kvm.create_vm()
-        before = mapped_bytes()
+        before = slot_bytes()
         slot = vm.add_memory(0, 64 << 20)
-        assert mapped_bytes() - before == 64 << 20
+        assert slot_bytes() - before == 64 << 20
         vm.close()
-        assert mapped_bytes() == before
+        assert slot_bytes() == before
         with pytest.raises(ClosedError, match="MemorySlot"):
             _ = slot.address
-
-
-def mapped_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * 4096
 
 
 USES: dict[str, Callable[[Kvm, Vm, Vcpu], object]] = {

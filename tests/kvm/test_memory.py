@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from kvm.guest import MEMORY, NO_MEMORY, MakeGuest, descriptors, mappings
+from kvm.guest import MEMORY, NO_MEMORY, MakeGuest, descriptors, slot_bytes
 
 from kvmhost.kvm import ClosedError, ExitHlt, ExitMmio, KvmError, MemoryLayoutError, Vm
 from kvmhost.kvm.memory import check_layout
@@ -153,12 +153,12 @@ def test_given_memory_has_no_view(vm: Vm) -> None:
 )
 def test_impossible_slots_are_refused_and_leave_nothing(vm: Vm, gpa: int, size: int, match: str) -> None:
     first = vm.add_memory(0, MEMORY)
-    before = descriptors(), mappings()
+    before = descriptors(), slot_bytes()
     with pytest.raises(MemoryLayoutError, match=match) as caught:
         vm.add_memory(gpa, size)
     assert caught.value.next_step
     assert vm.slots == (first,)
-    assert before == (descriptors(), mappings())
+    assert before == (descriptors(), slot_bytes())
 
 
 def test_an_unaligned_host_address_is_refused() -> None:
