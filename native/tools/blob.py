@@ -12,7 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-
 PAGE_BYTES = 4096
 
 

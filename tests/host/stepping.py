@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from host import tiny_guest as tiny
+
 from kvmhost._native import lib
 from kvmhost.host.host_area import SWITCHER_TEXT_AT
 from kvmhost.kvm import ExitDebug, ExitIo

@@ -47,8 +47,10 @@ def test_a_thousand_traps(switcher: str, tmp_path: Path) -> None:
     assert strace, "ci/setup installs strace"
     log = tmp_path / "strace.log"
     run = subprocess.run(
-        [strace, "-f", "--seccomp-bpf", "-e", "trace=ioctl,write", "-o", str(log)]
-        + [sys.executable, "-P", "-c", PROGRAM, switcher],
+        [
+            *(strace, "-f", "--seccomp-bpf", "-e", "trace=ioctl,write", "-o", str(log)),
+            *(sys.executable, "-P", "-c", PROGRAM, switcher),
+        ],
         capture_output=True,
         text=True,
         check=False,

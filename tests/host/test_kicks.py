@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from host import tiny_guest as tiny
 from host.stepping import TRAPPING
+
 from kvmhost._native import ffi, lib
 from kvmhost.host import Machine
 
 pytestmark = pytest.mark.lab
 
-KICKS = 1_000
+KICKS = 10_000
 ROOT = Path(__file__).parent.parent.parent
-# Where a LAPIC page keeps its in-service and request bits (Intel SDM vol. 3, "Local APIC Register Address Map").
+# Where a LAPIC page keeps its in-service and request bits
+# (Intel SDM vol. 3, "Local APIC Register Address Map").
 ISR, IRR, BITMAP = 0x100, 0x200, 0x80
 
 FIELDS = ("cpu", "enter", "post", "take", "wanted", "posted", "taken", "empty", "traps", "failed")

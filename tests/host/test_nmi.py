@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from host import tiny_guest as tiny
 from host.stepping import TRAPPING, Stepper
+
 from kvmhost._native import lib
 from kvmhost.host import Machine, Trap
 from kvmhost.kvm import ExitIo, ExitShutdown

@@ -3,6 +3,7 @@
 import mmap
 
 import pytest
+
 from kvmhost.lab import qemu, tsc
 
 
