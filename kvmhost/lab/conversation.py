@@ -13,13 +13,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 
 from kvmhost.lab import signals, terminal
 from kvmhost.lab.errors import LabError, LabTimeout
 from kvmhost.lab.job import Job
 from kvmhost.lab.plumbing import Flow, wait
+from kvmhost.lab.streams import Streams
 
 # A loaded machine may take many times the usual five seconds.
 START_SECONDS = 180.0
@@ -31,21 +31,12 @@ CTRL_C_COUNT = 3
 CTRL_C_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """The three descriptors that the command's streams are connected to.
-
-    >>> Streams(stdout=2)
-    Streams(stdin=0, stdout=2, stderr=2)
-    """
-
-    stdin: int = 0
-    stdout: int = 1
-    stderr: int = 2
-
-
 class SwitchedOff(Exception):
-    """The lab is to be switched off at once; `number` is the signal that asked for it."""
+    """The lab is to be switched off at once; `number` is the signal that asked for it.
+
+    >>> SwitchedOff(signal.SIGINT).number
+    <Signals.SIGINT: 2>
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -119,6 +110,7 @@ class Conversation:
                 if self._read_control(events) and self._keys is not None:
                     stack.enter_context(terminal.raw(self._streams.stdin))
                     self._keys.paused = False
+                self._pass_on_end_of_stdin()
         assert self._exit is not None
         return self._exit[0]
 
@@ -151,10 +143,13 @@ class Conversation:
                 self._watch_keys(got)
             if flow.target_gone and not was_gone and flow in self._outputs[:2]:
                 self._order(f"closed {1 + self._outputs.index(flow)}")
+
+    def _pass_on_end_of_stdin(self) -> None:
         # The end of stdin must not reach a port before the lab has seen it open.
         stdin = self._stdin
         if stdin is not None and self._started and stdin.source_ended and stdin.is_empty:
-            self._ports["stdin"].shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # A lab that has died says so on its control port.
+                self._ports["stdin"].shutdown(socket.SHUT_WR)
             self._stdin = None
 
     def _order(self, line: str) -> None:

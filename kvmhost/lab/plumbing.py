@@ -16,8 +16,10 @@ CHUNK = 65536
 # What a pipe that poll(2) calls writable takes without blocking (POSIX: PIPE_BUF).
 PIECE = 4096
 
-READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
-WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR
+# A descriptor that is not open (POLLNVAL) is tried as well: the error it gives ends the flow.
+BROKEN = select.POLLHUP | select.POLLERR | select.POLLNVAL
+READABLE = select.POLLIN | BROKEN
+WRITABLE = select.POLLOUT | BROKEN
 
 
 class Flow:

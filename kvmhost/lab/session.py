@@ -6,14 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from kvmhost.lab import initramfs, qemu, terminal
-from kvmhost.lab.conversation import Conversation, Streams, SwitchedOff
+from kvmhost.lab.conversation import Conversation, SwitchedOff
 from kvmhost.lab.errors import LabError
 from kvmhost.lab.job import Job
 from kvmhost.lab.provide import find_kernel, kernel_missing
@@ -25,6 +23,7 @@ from kvmhost.lab.request import (
     find_program,
     writable_folders,
 )
+from kvmhost.lab.streams import Streams, usable
 
 # Set to 1 for everything that runs inside a lab.
 IN_LAB = "KVMHOST_IN_LAB"
@@ -77,28 +76,23 @@ def run(
     program = find_program(argv, env, folder)
     if isinstance(program, int):
         return program
-    streams = Streams() if streams is None else streams
-    tty = terminal.is_ours(streams.stdin)
     folders = writable_folders(writable, folder)
     check_reachable(Path(folder).resolve(), *folders)
-    job = Job(
-        program=program,
-        arguments=argv,
-        environment={**env, IN_LAB: "1"},
-        folder=folder,
-        writable=folders,
-        cached=cached_folders(folders),
-        on_terminal=(tty, tty and os.isatty(streams.stdout), tty and os.isatty(streams.stderr)),
-        size=terminal.size(streams.stdin),
-    )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with ExitStack() as stack:
-        if os.isatty(streams.stdin) and not tty:
-            # A background job that reads the terminal is stopped; the command gets no input instead.
-            nothing = stack.enter_context(Path(os.devnull).open("rb"))
-            streams = replace(streams, stdin=nothing.fileno())
-        return _run_job(job, streams, timeout=timeout, memory=checked_memory(memory), cpus=checked_cpus(cpus))
+    with usable(Streams() if streams is None else streams) as open_streams:
+        tty = os.isatty(open_streams.stdin)
+        job = Job(
+            program=program,
+            arguments=argv,
+            environment={**env, IN_LAB: "1"},
+            folder=folder,
+            writable=folders,
+            cached=cached_folders(folders),
+            on_terminal=(tty, tty and os.isatty(open_streams.stdout), tty and os.isatty(open_streams.stderr)),
+            size=terminal.size(open_streams.stdin),
+        )
+        return _run_job(
+            job, open_streams, timeout=timeout, memory=checked_memory(memory), cpus=checked_cpus(cpus)
+        )
 
 
 def _run_job(job: Job, streams: Streams, *, timeout: float | None, memory: str, cpus: int) -> int:

@@ -176,6 +176,16 @@ def test_a_reader_that_has_seen_enough() -> None:
         assert lab.returncode == 0
 
 
+def test_no_streams_at_all(tmp_path: Path) -> None:
+    """As a service may be started; the lab's own sockets must not be taken for streams."""
+    inside = f"cat >{tmp_path}/in; echo out; echo err >&2; echo done >{tmp_path}/done; exit 9"
+    line = lab_line("sh", "-c", inside, writable=[str(tmp_path)], timeout=PATIENCE)
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *line]
+    assert subprocess.run(closed, timeout=2 * PATIENCE, check=False).returncode == 9
+    assert (tmp_path / "in").read_text() == ""
+    assert (tmp_path / "done").read_text() == "done\n"
+
+
 def test_a_signal_before_the_start() -> None:
     with started(lab_line("true")) as lab:
         while not children(lab.pid):
