@@ -84,7 +84,7 @@ class Vcpu(VcpuEvents):
         >>> vcpu.exit()
         ExitUnknown(hardware_exit_reason=0)
         """
-        from kvmhost.kvm.exits import decode
+        from kvmhost.kvm.decode import decode
 
         return decode(self.run_page)
 

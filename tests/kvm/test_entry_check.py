@@ -2,11 +2,14 @@
 violation.
 """
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kvmhost
 from kvmhost.kvm import (
     DebugRegs,
     Dtable,
@@ -298,3 +301,46 @@ def test_require_names_every_rule_and_its_section() -> None:
     assert "rflags.one" in text and "tr.type" in text
     assert "Checks on Guest Segment Registers" in text
     assert caught.value.violations == tuple(violations)
+
+
+SETTERS_CHECK_BY_DEFAULT = {"set_regs": False, "set_sregs": False, "set_sregs2": False, "set_state": True}
+
+
+def unchecked_calls(source: str) -> list[str]:
+    """Calls in a module that set a register state without the checker."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [ast.unparse(call) for call in calls if not is_checked(call)]
+
+
+def is_checked(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    for word in call.keywords:
+        if word.arg == "check" and name in SETTERS_CHECK_BY_DEFAULT:
+            return isinstance(word.value, ast.Constant) and word.value.value is True
+    return SETTERS_CHECK_BY_DEFAULT.get(name, True)
+
+
+def test_every_register_state_the_product_sets_is_checked() -> None:
+    """All rooms above this one set registers only through the checker."""
+    rooms = Path(kvmhost.__file__).parent
+    modules = [module for module in rooms.rglob("*.py") if module.parent != rooms / "kvm"]
+    assert len(modules) > 20
+    assert [
+        (module.name, calls) for module in modules if (calls := unchecked_calls(module.read_text()))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "calls"),
+    [
+        ("vcpu.set_regs(r)", 1),
+        ("vcpu.set_regs(r, check=True)", 0),
+        ("vcpu.set_sregs(s, check=False)", 1),
+        ("vcpu.set_sregs(s, check=maybe)", 1),
+        ("vcpu.set_state(r, s)", 0),
+        ("vcpu.set_state(r, s, check=False)", 1),
+        ("vcpu.regs()", 0),
+    ],
+)
+def test_that_search_sees_what_is_not_checked(source: str, calls: int) -> None:
+    assert len(unchecked_calls(source)) == calls

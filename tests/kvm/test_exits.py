@@ -9,6 +9,7 @@ import pytest
 
 from kvmhost._native import ffi, lib
 from kvmhost.kvm import exits
+from kvmhost.kvm.decode import decode
 from kvmhost.kvm.exits import (
     Exit,
     ExitApResetHold,
@@ -38,7 +39,6 @@ from kvmhost.kvm.exits import (
     ExitWatchdog,
     ExitWrmsr,
     ExitXen,
-    decode,
 )
 
 # Reason by its number in KVM's ABI, what the test writes into the run page, what must come out.
