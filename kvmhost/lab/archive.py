@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from kvmhost.lab.apt import install_line
 from kvmhost.lab.errors import LabError
 
 AR_MAGIC = b"!<arch>\n"
@@ -51,7 +52,7 @@ def _zstd(data: bytes) -> bytes:
     if program is None:
         raise LabError(
             "the kernel is compressed with Zstandard and nothing here reads that",
-            next_step="apt-get install --no-install-recommends zstd",
+            next_step=install_line("zstd"),
         )
     # Told by its exit code alone: trailing bytes make it complain after all is written.
     done = subprocess.run([program, "-dc"], input=data, capture_output=True, check=False)
