@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from random import Random
 
 import pytest
 from switcher import reference
@@ -11,6 +12,7 @@ from switcher.build import SOURCES, assemble, constants, variant
 from switcher.walk import decode, walk, words
 
 from kvmhost.switcher import SwitcherError, load
+from kvmhost.switcher.foreign import load as load_object
 
 SOURCE = Path(__file__).parent / "foreign.S"
 GENERATIONS = [(frame, size) for frame in ("2.6.23", "2.6.24") for size in (8, 6)]
@@ -175,6 +177,26 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     for part in range(16):
         cut.write_bytes(data[: len(data) * part // 16])
         assert refusal(cut).cause
+
+
+def test_damaged_objects_load_or_are_refused(tmp_path: Path) -> None:
+    """300 objects with one to four wrong bytes each: never another exception than ours."""
+    random = Random(2007)
+    data = build(tmp_path).read_bytes()
+    damaged = tmp_path / "damaged.o"
+    refused = 0
+    for _ in range(300):
+        copy = bytearray(data)
+        for _ in range(random.randint(1, 4)):
+            within = random.choice(((0, 52), (0, len(data)), (len(data) - 600, len(data))))
+            copy[random.randrange(*within)] = random.choice((0, 1, 0x80, 0xFF, random.randrange(256)))
+        damaged.write_bytes(copy)
+        try:
+            assert len(load_object(damaged).default_idt_entries) == 256
+        except SwitcherError as error:
+            assert error.next_step
+            refused += 1
+    assert 50 < refused < 300
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
