@@ -176,12 +176,18 @@ def code_between(source: Source, start: int, end: int, following: int) -> tuple[
 
 def docstring_below(source: Source, end: int) -> list[str]:
     """In Python a bare tag above a function or a class lets its docstring speak: the first paragraph."""
+    node = definition_below(source, end)
+    return [] if node is None else (ast.get_docstring(node) or "").split("\n\n")[0].splitlines()
+
+
+def definition_below(source: Source, end: int) -> ast.FunctionDef | ast.ClassDef | None:
+    """In Python: the function, method or class that begins right below a comment."""
     for node in ast.walk(ast.parse("\n".join(source.lines))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             if first == end + 1:
-                return (ast.get_docstring(node) or "").split("\n\n")[0].splitlines()
-    return []
+                return node
+    return None
 
 
 def end_of_definition(lines: list[str], end: int) -> int:
@@ -196,6 +202,9 @@ def end_of_definition(lines: list[str], end: int) -> int:
 
 def end_of_statement(source: Source, start: int, end: int) -> int:
     """In Python: behind the statement under the comment, or where the block that holds the comment ends."""
+    definition = definition_below(source, end)
+    if definition is not None:
+        return definition.end_lineno or len(source.lines)
     indent = len(source.lines[start]) - len(source.lines[start].lstrip())
     if indent:
         for number in range(end, len(source.lines)):

@@ -129,6 +129,7 @@ class Cpu:
 
     # ---- copy-in and the switch -----------------------------------------------------
 
+    # [T20]
     def prepare(self, guest: Guest) -> None:
         """Make the state page, the mailbox and the FPU fit this Guest."""
         state = guest.state

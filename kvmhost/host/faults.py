@@ -59,6 +59,7 @@ class RingZeroFault:
         return (f"boundary {self.boundary}, CR2 {self.cr2:#010x}",)
 
 
+# [T120]
 def switcher_fault(cpu: Cpu) -> RingZeroFault:
     """Read what the Switcher left: vector, error code, EIP, CS and EFLAGS on its stack.
 

@@ -84,6 +84,7 @@ class GuestTrap:
             f"{detail}error code {self.error_code:#x}"
         )
 
+    # [T60]
     def default(self) -> None:
         """What would be done without this handler: the one before it, or the Host (abi 4.3)."""
         if self.waiting:

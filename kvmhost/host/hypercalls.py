@@ -74,6 +74,7 @@ def free_slot(guest: Guest, slot: int) -> None:
         guest.state.next_hypercall = (slot + 1) % lib.LHCALL_RING_SIZE
 
 
+# [T70]
 def perform(guest: Guest, call: Hypercall) -> None:
     """Do what a call says.  Raises GuestBroke for what no Guest may ask."""
     action = ACTIONS.get(call.number)

@@ -58,6 +58,7 @@ def _push(guest: Guest, stack: int, values: tuple[int, ...]) -> int:
     return stack
 
 
+# [T80]
 def enter_handler(guest: Guest, vector: int, error_code: int | None) -> bool:
     """Build the frame for a vector and point the Guest at its handler (abi 5.3).
 
@@ -103,6 +104,7 @@ def _in_no_irq_window(guest: Guest) -> bool:
     return bool(start <= eip < end) if end else bool(start and eip == start)
 
 
+# [T90]
 def deliver(guest: Guest) -> bool:
     """Deliver at most one virtual interrupt (abi 5.4).
 

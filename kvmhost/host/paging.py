@@ -100,6 +100,7 @@ class ShadowTables:
         """
         self.trees.map_switcher(text, registers, state_page, pair)
 
+    # [T100]
     def demand_page(self, address: int, error_code: int) -> bool:
         """A page fault at linear `address` (CR2): fill in the missing entry if the Guest allows the access.
 

@@ -152,6 +152,7 @@ class Scheduler:
 
     # ---- one vCPU -----------------------------------------------------------------
 
+    # [T110]
     def _serve(self, cpu: Cpu) -> None:
         """The life of a vCPU's thread: take, run, put back."""
         try:

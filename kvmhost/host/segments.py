@@ -119,6 +119,7 @@ def live_gate(blob: Blob, state: Any, vector: int, hooked: bool) -> gates.Entry:
     return gates.default_gate(blob, vector, gate.dpl)
 
 
+# [T30]
 def copy_in(blob: Blob, state: Any, page: StatePage, hooks: Container[int]) -> None:
     """Copy what is flagged as changed, and nothing else, to a CPU's live tables (abi 4.2)."""
     changed = state.changed

@@ -35,6 +35,7 @@ class Left(Enum):
     STOP = "the machine stops"
 
 
+# [T10]
 def run_slice(cpu: Cpu, guest: Guest) -> Left:
     """Run a Guest on a vCPU until it ends, halts, or somebody wants the vCPU."""
     while guest.outcome is None:
@@ -70,6 +71,7 @@ def _kill(guest: Guest, reason: str, advice: str = "", extra: tuple[str, ...] = 
     guest.end(OutcomeKind.KILLED, reason, guest_report(guest, reason, advice, extra))
 
 
+# [T40]
 def _settle(cpu: Cpu, guest: Guest) -> None:
     """Do what one trap asks for; a Guest that breaks a rule on the way dies alone."""
     vector = guest.trapnum[0]
@@ -98,6 +100,7 @@ def _hypercalls(trap: GuestTrap) -> None:
     ask(trap)
 
 
+# [T50]
 def ask(trap: GuestTrap) -> None:
     """Let the newest handler decide, or the Host if there is none."""
     guest = trap.guest

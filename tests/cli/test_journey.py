@@ -124,6 +124,14 @@ def test_a_bare_python_tag_lets_the_docstring_speak() -> None:
     assert problems([read_source("a.py", "# [T10]\nx = 2\n")]) == ["a.py:1: [T10] says nothing"]
 
 
+def test_a_tagged_method_ends_with_itself() -> None:
+    text = (
+        'class C:\n    # [T10]\n    def f(self):\n        """Does it."""\n\n    def g(self):\n        pass\n'
+    )
+    (stop,) = stops_of("a.py", text)
+    assert stop.code == ("    def f(self):", '        """Does it."""')
+
+
 def test_two_python_tags_in_one_run_of_comments() -> None:
     assert [stop.tag for stop in stops_of("a.py", "# [T10] One.\n# [T20] Two.\nx = 1\n")] == ["T10", "T20"]
 
