@@ -94,3 +94,21 @@ def _host_place(cpu: Cpu, eip: int) -> str:
         return "an address outside the Host's text"
     at, name = max(before)
     return f"{name}+{offset - at}"
+
+
+def where_is(cpu: Cpu) -> str:
+    """Where a vCPU is, in words: the place, the ring, whether interrupts are on, and its tables."""
+    regs, sregs = cpu.vcpu.regs(), cpu.vcpu.sregs()
+    eip = regs.rip & 0xFFFFFFFF
+    if eip >= lib.SWITCHER_BASE:
+        place = f"the Switcher, {cpu.host.blob.locate(eip)}"
+    elif sregs.cs.selector & 3 == 0:
+        place = f"the Host, {_host_place(cpu, eip)}"
+    else:
+        place = "the Guest"
+    tables = "the Host's" if sregs.cr3 == cpu.area.pdpt else "a Guest's"
+    enabled = "on" if regs.rflags & lib.EFLAGS_IF_BIT else "off"
+    return (
+        f"it is at {eip:#010x} in {place}, ring {sregs.cs.selector & 3}, interrupts {enabled}, "
+        f"CR3 {sregs.cr3:#x} ({tables})"
+    )

@@ -91,7 +91,7 @@ class Guest:
         self.memory = machine.memory
         self.block = block
         self.cpuid = cpuid
-        self.tsc_khz = 0
+        self.tsc_khz = 0  # what LGUEST_INIT is told; 0: not to be used as a clock
         self.console: list[Callable[[bytes], object]] = []
         self.hooks: dict[int, list[Handler]] = {}
         self.unhandled: Callable[[GuestTrap, str], bool] | None = None

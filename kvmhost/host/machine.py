@@ -14,7 +14,7 @@ from kvmhost._native import lib
 from kvmhost.host.clock import Clock
 from kvmhost.host.cpu import FIRST_KICK_GSI, MSI_ADDRESS, Cpu
 from kvmhost.host.cpuid import guest_table
-from kvmhost.host.errors import KvmhostError
+from kvmhost.host.errors import KvmhostError, MachineBroken
 from kvmhost.host.guest import Guest
 from kvmhost.host.host_area import HostArea
 from kvmhost.host.memory import VmMemory
@@ -33,6 +33,9 @@ SMALLEST_GUEST = 0x100000
 HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 X2APIC_BIT = 1 << 21
 APIC_ID_SHIFT = 24
+# Advanced Power Management Information: whether the TSC runs at one rate in every state.
+TSC_LEAF = 0x80000007
+INVARIANT_TSC = 1 << 8
 
 
 def _vcpu_cpuid(entries: Iterable[CpuidEntry], index: int) -> list[CpuidEntry]:
@@ -79,6 +82,7 @@ class Machine:
         self.cpus: list[Cpu] = []
         self.clock = Clock()
         self.closed = False
+        self.broken: MachineBroken | None = None
         self._last_statistics: Statistics | None = None
         self._next_block: int = lib.GUEST_AREA_BASE
         self._own_kvm = kvm is None
@@ -111,9 +115,12 @@ class Machine:
         self._guest_cpuid = guest_table(
             {entry.function: (entry.eax, entry.ebx, entry.ecx, entry.edx) for entry in offered}
         )
+        self._tsc_khz = 0
         for index in range(cpus):
             self.cpus.append(Cpu(vm, self.host, self.clock, index, _vcpu_cpuid(offered, index)))
             self.cpus[index].start()
+        if any(entry.function == TSC_LEAF and entry.edx & INVARIANT_TSC for entry in offered):
+            self._tsc_khz = self.cpus[0].vcpu.tsc_khz()
 
     def add_guest(self, memory_bytes: int | None = None, name: str = "guest") -> Guest:
         """A Guest with RAM full of zeros and registers as at power-on (abi 9.2).
@@ -142,6 +149,7 @@ class Machine:
         self.host.map_guest(block, end)
         self._next_block = end
         guest = Guest(self, name, block, base, size, self.blob.layout, dict(self._guest_cpuid))
+        guest.tsc_khz = self._tsc_khz
         self.guests.append(guest)
         return guest
 
@@ -157,7 +165,8 @@ class Machine:
         timeout in seconds.  until: a Guest whose end, or a function whose truth (asked between
         slices), ends the run early; the others can be run again later.  Ctrl-C ends it too.
 
-        Raises HookError if a handler raised, MachineBroken if the VM was lost.
+        Raises HookError if a handler raised, MachineBroken if the VM was lost: then all its Guests are
+        over, and nothing is left to do but close it.
         """
         if self.closed:
             raise KvmhostError("this Machine is closed", next_step="make another")
@@ -166,7 +175,15 @@ class Machine:
             goal: Callable[[], bool] = lambda: awaited.outcome is not None  # noqa: E731
         else:
             goal = until or (lambda: False)
-        return self.scheduler.run(self.cpus, self.guests, goal, timeout)
+        if self.broken is not None:
+            raise self.broken
+        try:
+            return self.scheduler.run(self.cpus, self.guests, goal, timeout)
+        except MachineBroken as broken:
+            self.broken = broken
+            for guest in self.guests:
+                guest.end(OutcomeKind.KILLED, f"its machine was lost: {broken.message}")
+            raise
 
     def stop(self) -> None:
         """End a run from another thread; the Guests can be run again."""

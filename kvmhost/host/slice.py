@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from kvmhost._native import lib
 from kvmhost.host import hypercalls, interrupts
 from kvmhost.host.errors import GuestBroke, HookError, MachineBroken
-from kvmhost.host.faults import host_fault, switcher_fault
+from kvmhost.host.faults import host_fault, switcher_fault, where_is
 from kvmhost.host.guest_trap import GuestTrap
 from kvmhost.host.outcome import OutcomeKind
 from kvmhost.host.report import guest_report
+from kvmhost.kvm import diagnose
 
 if TYPE_CHECKING:
     from kvmhost.host.cpu import Cpu
@@ -143,15 +144,24 @@ def _unusual(cpu: Cpu, guest: Guest, left: int) -> None:
     elif left == lib.LEFT_HOST_FAULT:
         fault = host_fault(cpu)
     else:
-        raise MachineBroken(*_lost(cpu, left))
+        raise _lost(cpu, left)
     _kill(guest, fault.reason, fault.advice, fault.details)
     cpu.start()
 
 
-def _lost(cpu: Cpu, left: int) -> tuple[str, ...]:
+def _lost(cpu: Cpu, left: int) -> MachineBroken:
+    """Say what can be said about a vCPU that is not at the Host's door and will not come to it."""
+    name = f"vCPU {cpu.index}"
     if left == lib.LEFT_EXIT:
-        return (f"vCPU {cpu.index} left the VM by {cpu.vcpu.exit()}",)
+        stop = cpu.vcpu.exit()
+        cause, next_step = diagnose(cpu.vcpu, stop)
+        return MachineBroken(f"{name} left the VM by {type(stop).__name__}", cause=cause, next_step=next_step)
     if left == lib.LEFT_BROKEN:
-        where = cpu.vcpu.regs()
-        return (f"vCPU {cpu.index} did not come out within a second; it is at {where.rip:#010x}",)
-    return (f"KVM_RUN on vCPU {cpu.index} failed: {os.strerror(-left)}",)
+        return MachineBroken(
+            f"{name} did not come out within a second of being told to",
+            cause=where_is(cpu),
+            next_step="this is a defect of the Switcher, the Host or KVM: please report it",
+        )
+    return MachineBroken(
+        f"KVM_RUN on {name} failed", cause=os.strerror(-left), next_step="see the kernel log"
+    )
