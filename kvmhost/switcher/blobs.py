@@ -94,7 +94,6 @@ class Blob:
         return name if name_at == offset else f"{name}+{offset - name_at}"
 
 
-@cache
 def load(name: str, frame: str | None = None, descriptors: int | None = None) -> Blob:
     """Load a shipped Switcher by its name, or any Switcher object by its path.
 
@@ -134,6 +133,7 @@ def read_data(name: str) -> tuple[bytes, dict[str, Any]]:
     return text, about
 
 
+@cache
 def _shipped(name: str) -> Blob:
     text, about = read_data(name)
     return Blob(

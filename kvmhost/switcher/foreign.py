@@ -34,12 +34,15 @@ _ALONE = "a Switcher runs where nothing else is mapped: build it without that re
 # Relocation types of the i386 ABI: S + A, S + A - P, and what assemblers write for a jump.
 _R_386_NONE, _R_386_32, _R_386_PC32, _R_386_PLT32 = 0, 1, 2, 4
 _WORD = 4
+# A symbol that lies in no section: not defined here, a plain number, or not yet placed.
+_UNDEFINED, _NUMBER, _COMMON = -1, -2, -3
+_SPECIAL = {"SHN_UNDEF": _UNDEFINED, "SHN_ABS": _NUMBER, "SHN_COMMON": _COMMON}
 
 
 @dataclass(frozen=True, slots=True)
 class _Symbol:
     name: str
-    section: int | str
+    section: int
     value: int
     size: int
 
@@ -84,7 +87,7 @@ class _Object:
     def symbol(self, name: str) -> _Symbol:
         """A symbol that must be there and lie in a section."""
         found = self.by_name.get(name)
-        if found is None or not isinstance(found.section, int):
+        if found is None or found.section in _SPECIAL.values():
             self.refuse(f"it does not define {name}", _BUILD)
         if found.section not in self.data:
             self.refuse(f"{name} lies in a section without bytes", _BUILD)
@@ -103,7 +106,10 @@ class _Object:
         table = elf.get_section_by_name(".symtab")
         if table is None:
             self.refuse("it has no symbols", "do not strip it")
-        return [_Symbol(s.name, s["st_shndx"], s["st_value"], s["st_size"]) for s in table.iter_symbols()]
+        return [
+            _Symbol(s.name, _SPECIAL.get(s["st_shndx"], s["st_shndx"]), s["st_value"], s["st_size"])
+            for s in table.iter_symbols()
+        ]
 
     def _read_relocations(self, elf: Any) -> dict[int, list[_Relocation]]:
         found: dict[int, list[_Relocation]] = {}
@@ -148,7 +154,6 @@ def load(path: Path, frame: str | None = None, descriptors: int | None = None) -
 def _bounds(source: _Object) -> tuple[_Symbol, int]:
     """Where the text starts, and the offset in its section at which it ends."""
     start, entry = source.symbol(START), source.symbol(ENTRY)
-    assert isinstance(start.section, int)
     length = len(source.data[start.section])
     last = source.by_name.get(END)
     end = last.value if last is not None and last.section == start.section else length
@@ -169,7 +174,6 @@ def _symbols(source: _Object, start: _Symbol, end: int) -> dict[str, int]:
 
 def _relocate(source: _Object, start: _Symbol, end: int) -> bytes:
     """The text with every address in it as SWITCHER_BASE wants it."""
-    assert isinstance(start.section, int)
     text = bytearray(source.data[start.section][start.value : end])
     for relocation in source.relocations.get(start.section, ()):
         at = relocation.offset - start.value
@@ -195,7 +199,7 @@ def _relocate(source: _Object, start: _Symbol, end: int) -> bytes:
 def _target(source: _Object, start: _Symbol, end: int, relocation: _Relocation, addend: int) -> int:
     """S + A as an offset in the text; refused if it leads out of it."""
     symbol, where = relocation.symbol, f"at offset {relocation.offset - start.value:#x} of its text"
-    if symbol.section == "SHN_UNDEF" and symbol.name:
+    if symbol.section == _UNDEFINED and symbol.name:
         source.refuse(f"it needs {symbol.name}, which it does not define, {where}", _ALONE)
     target = symbol.value + addend - start.value
     # A jump counts from the end of its four bytes, which the addend has already taken off.
@@ -209,7 +213,6 @@ def _target(source: _Object, start: _Symbol, end: int, relocation: _Relocation, 
 def _table(source: _Object, start: _Symbol, end: int) -> tuple[int, ...]:
     """The 256 entry points, as offsets in the text."""
     table = source.symbol(TABLE)
-    assert isinstance(table.section, int)
     data = source.data[table.section]
     relocations = {r.offset: r for r in source.relocations.get(table.section, ())}
     length = _table_length(source, table, relocations)
@@ -229,7 +232,6 @@ def _table(source: _Object, start: _Symbol, end: int) -> tuple[int, ...]:
 
 def _table_length(source: _Object, table: _Symbol, relocations: dict[int, _Relocation]) -> int:
     """How many addresses follow each other from the table's start, up to the next symbol or its size."""
-    assert isinstance(table.section, int)
     stop = len(source.data[table.section])
     if table.size:
         stop = min(stop, table.value + table.size)
