@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -20,6 +22,7 @@ COMPILER = (
 def constants() -> Path:
     """A folder with the assembler's constants, made as the build makes them."""
     folder = Path(mkdtemp(prefix="kvmhost-constants-"))
+    atexit.register(shutil.rmtree, folder)
     listing = folder / "asm_offsets.s"
     _run(*COMPILER, "-O1", f"-I{NATIVE / 'abi'}", "-S", SOURCES / "asm_offsets.c", "-o", listing)
     _run(sys.executable, NATIVE / "tools" / "asm_offsets.py", listing, folder / "asm_offsets.h")
