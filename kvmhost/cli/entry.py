@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["run"])  # argparse says on stderr that GUEST is missing
     2
     """
+    occupy_standard_streams()
     try:
         code = obey(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -36,6 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         return report(error)
+
+
+def occupy_standard_streams() -> None:
+    """Put /dev/null where a standard stream was closed, or the first file we open would be taken for it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if number == 0 else "w"))  # noqa: SIM115
 
 
 def obey(argv: Sequence[str]) -> int:

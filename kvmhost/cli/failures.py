@@ -56,6 +56,10 @@ def report(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, ImportError) and error.name == "kvmhost._native":
+        say("the compiled part of kvmhost cannot be loaded")
+        print(f"  why: {error}\n  what to do: install kvmhost again, with this Python", file=sys.stderr)
+        return OUR_FAULT
     if not hasattr(error, "next_step"):
         say(f"this is a fault of kvmhost itself: {type(error).__name__}: {error}")
         say(f"{REPORTS}; KVMHOST_DEBUG=1 shows where it happened")

@@ -24,10 +24,19 @@ INTERRUPTS = "interrupt"
 
 def tell(name: str, outcome: Outcome) -> None:
     """How a Guest ended, on stderr."""
-    say(f"{name} {outcome.kind.value}" + (f": {outcome.reason}" if outcome.reason else ""))
+    say(f"{name} {outcome.kind.value}" + (f": {plain(outcome.reason)}" if outcome.reason else ""))
     if outcome.report:
-        for line in outcome.report.splitlines():
-            print(f"  {line}", file=sys.stderr)
+        for line in outcome.report.split("\n"):
+            print(f"  {plain(line)}", file=sys.stderr)
+
+
+def plain(text: str) -> str:
+    """Text that may be the Guest's, on one line of ours: what a terminal would obey is spelled out.
+
+    >>> plain("Oops" + chr(27) + "[2J")
+    'Oops\\\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(statistics: Statistics) -> str:

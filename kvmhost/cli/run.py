@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmhost.cli import backend
-from kvmhost.cli.failures import UsageError, say
+from kvmhost.cli.failures import DONE, UsageError, say
 
 if TYPE_CHECKING:
     from kvmhost.launcher.images import OpenImage
@@ -29,8 +29,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """The words of this command."""
     parser = commands.add_parser("run", help="boot Guests", description="Boot Guests.", epilog=EPILOG)
     parser.add_argument(
-        "guests", nargs="+", metavar="GUEST", help="a file, or the name of a Guest of kvmhost's own"
+        "guests", nargs="*", metavar="GUEST", help="a file, or the name of a Guest of kvmhost's own"
     )
+    parser.add_argument("--list", action="store_true", help="tell which Guests come with kvmhost, and end")
     parser.add_argument(
         "--memory", default="64M", metavar="SIZE", help="memory of each Guest, such as 64M (default)"
     )
@@ -67,6 +68,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def command(arguments: argparse.Namespace) -> int:
     """Open, stop being root, decide where, run."""
+    if arguments.list:
+        return list_guests()
     memory = check(arguments)
     with ExitStack() as held:
         files = open_images(arguments, held)
@@ -87,6 +90,8 @@ def check(arguments: argparse.Namespace) -> int:
 
     Raises UsageError and MemorySizeError.
     """
+    if not arguments.guests:
+        raise UsageError("which Guest?", next_step="`kvmhost run --list` tells those that come with kvmhost")
     from kvmhost._native import lib
     from kvmhost.launcher.memory import parse_memory
 
@@ -148,13 +153,18 @@ def stop_being_root(user: str | None) -> None:
 
 
 def judge(arguments: argparse.Namespace, files: dict[str, OpenImage], memory: int) -> None:
-    """Read the images, so that a bad one is refused now and not when a lab has booted; ImageError."""
+    """Read images and Switcher, so that a bad one is refused now and not when a lab has booted.
+
+    Raises ImageError and SwitcherError.
+    """
     from kvmhost.launcher.boot import lay_out
     from kvmhost.launcher.images import parse
+    from kvmhost.switcher import load
 
     initrd = files[arguments.initrd].read() if arguments.initrd else None
     for name in dict.fromkeys(arguments.guests):
         lay_out(parse(files[name].read(), name), memory, arguments.append, initrd)
+    load(arguments.switcher, frame=arguments.frame, descriptors=arguments.descriptors)
 
 
 def check_still_openable(files: dict[str, OpenImage]) -> None:
@@ -171,6 +181,17 @@ def check_still_openable(files: dict[str, OpenImage]) -> None:
                 cause=f"only root can, and the lab does not run as root: {error.cause}",
                 next_step="make the file readable for the user who runs kvmhost",
             ) from error
+
+
+def list_guests() -> int:
+    """What comes with kvmhost, each with the paragraph that opens its source."""
+    import textwrap
+
+    from kvmhost.launcher.images import shipped_guests
+
+    for guest in shipped_guests():
+        print(textwrap.fill(guest.about, 100, initial_indent=f"{guest.name:<10}", subsequent_indent=" " * 10))
+    return DONE
 
 
 def positive(text: str) -> int:

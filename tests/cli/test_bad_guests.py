@@ -38,7 +38,7 @@ from cli.elves import (
 )
 
 from kvmhost.cli import main
-from kvmhost.cli.failures import DONE, GUEST_FAILED, INTERRUPTED
+from kvmhost.cli.failures import DONE, GUEST_FAILED, INTERRUPTED, USAGE
 
 pytestmark = pytest.mark.lab
 
@@ -206,6 +206,15 @@ def test_the_neighbours_of_a_bad_guest_live_on(tmp_path: Path, capfd: pytest.Cap
     assert out == "Power down"
     assert "bad killed" in err
     assert "good powered off" in err
+
+
+def test_guests_that_do_not_fit_beside_each_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "large.elf").write_bytes(image(SELF))
+    large = str(tmp_path / "large.elf")
+    assert main(["run", "--share", "--memory", "3G", large, large]) == USAGE
+    err = capfd.readouterr().err
+    assert "do not fit" in err
+    assert "what to do: ask for" in err
 
 
 def test_interrupted_is_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

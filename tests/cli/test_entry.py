@@ -12,7 +12,9 @@ import pytest
 
 from kvmhost.cli import entry, failures, main
 from kvmhost.cli.failures import CODES, UsageError, exit_code, report
+from kvmhost.cli.results import tell
 from kvmhost.host.errors import GuestBroke, KvmhostError
+from kvmhost.host.outcome import Outcome, OutcomeKind
 
 #: -P, or the tests would meet the checkout they lie in, which has no compiled part.
 KVMHOST = [sys.executable, "-P", "-m", "kvmhost"]
@@ -56,6 +58,49 @@ def test_the_measurement_of_imports_would_notice() -> None:
     assert "_cffi_backend" in loaded & HEAVY
 
 
+BROKEN = """
+import sys
+sys.modules["kvmhost._native"] = None
+from kvmhost.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "codes"),
+    [(["doctor"], (0, 3)), (["lab", "check"], (0, 3)), (["journey", "S70"], (0,)), (["run", "hello"], (4,))],
+)
+def test_what_works_without_the_compiled_part(words: list[str], codes: tuple[int, ...]) -> None:
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", BROKEN, *words], capture_output=True, text=True, check=False
+    )
+    assert child.returncode in codes, child.stderr
+    assert "Traceback" not in child.stderr
+    assert bool(child.stdout) == (child.returncode != failures.OUR_FAULT)
+    assert ("install kvmhost again" in child.stderr) == (child.returncode == failures.OUR_FAULT)
+
+
+def test_closed_streams_are_no_trouble() -> None:
+    line = " ".join([*KVMHOST, "journey", "--list", "<&-", ">&-", "2>&-"])
+    assert subprocess.run(["sh", "-c", line], check=False).returncode == failures.DONE
+
+
+def test_the_shipped_guests_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--list"]) == failures.DONE
+    out = capsys.readouterr().out
+    names = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert {"hello", "traps", "syscalls", "preempt", "pages", "pair"} <= set(names)
+    assert "early console" in out
+    assert "[G" not in out
+
+
+def test_a_guests_last_words_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("evil", Outcome(OutcomeKind.CRASHED, "a\x1b[2J\nkvmhost: all is well", "b\x07\nc"))
+    assert capsys.readouterr().err == (
+        "kvmhost: evil crashed: a\\x1b[2J\\nkvmhost: all is well\n  b\\x07\n  c\n"
+    )
+
+
 def test_help_names_every_command_and_exit_code() -> None:
     started = time.monotonic()
     child = subprocess.run([*KVMHOST, "--help"], capture_output=True, text=True, check=False)
@@ -79,7 +124,10 @@ def test_the_console_script_is_there() -> None:
         ["fly"],
         ["run"],
         ["run", "hello", "--cpus", "0"],
+        ["run", "hello", "--cpus", "17"],
         ["run", "hello", "--cpus", "two"],
+        ["run", "hello", "--switcher", "/no/such/file"],
+        ["run", "hello", "--switcher", "/etc/passwd"],
         ["run", "hello", "--timeout", "0"],
         ["run", "hello", "--timeout", "-1"],
         ["run", "hello", "--timeout", "nan"],
