@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,6 @@ import pytest
 from kvmhost._native import ffi, lib
 from kvmhost.host.errors import AddressError, GuestBroke, KvmhostError
 from kvmhost.host.memory import VmMemory
-
-
-@pytest.fixture
-def memory() -> Iterator[VmMemory]:
-    with VmMemory() as opened:
-        yield opened
 
 
 def mapping_of(address: int) -> str:
