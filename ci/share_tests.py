@@ -1,25 +1,26 @@
-"""A pytest plugin that lets several runs share one set of tests: each test file is run by
+"""A pytest plugin that lets several runs share one list of tests: each test is run by
 whichever run comes to it first.
 
 The lab has one CPU and is thirty times slower than the machine around it, so ci/test starts
 two. Sharing as they go keeps both busy to the end without a list that somebody has to
-balance. A file is claimed by making a folder in KVMHOST_CLAIMS, which both labs see: that
-succeeds for one of them only. Whoever ends has found every file claimed, so that when both
+balance. A test is claimed by making a folder in KVMHOST_CLAIMS, which both labs see: that
+succeeds for one of them only. Whoever ends has found every test claimed, so that when both
 end well every test has run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from itertools import groupby
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
-def claim(file: Path, root: Path) -> bool:
-    """Whether `file` is ours to run: true for one run only, whoever asks first."""
-    name = "+".join(file.relative_to(root).parts)
+def claim(test: pytest.Item) -> bool:
+    """Whether a test is ours to run: true for one run only, whoever asks first."""
+    name = hashlib.sha256(test.nodeid.encode()).hexdigest()
     try:
         Path(os.environ["KVMHOST_CLAIMS"], name).mkdir()
     except FileExistsError:
@@ -29,20 +30,18 @@ def claim(file: Path, root: Path) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Runs the claimed files; what pytest's own loop does about errors stays as it is."""
+    """Runs the claimed tests; what pytest's own loop does about errors stays as it is."""
     if session.testsfailed:
         return None  # Collecting failed: pytest's own loop says so.
-    for file, group in groupby(session.items, key=lambda item: item.path):
-        if claim(file, session.config.rootpath):
-            run(session, list(group))
-    return True
-
-
-def run(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Runs tests one after the other and tears everything down behind the last."""
-    for item, following in zip(items, [*items[1:], None], strict=True):
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+    claimed: Iterator[pytest.Item] = filter(claim, session.items)
+    test = next(claimed, None)
+    while test is not None:
+        # The one that follows decides what is torn down now, so it is claimed one test ahead.
+        following = next(claimed, None)
+        test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
             raise session.Interrupted(session.shouldstop)
+        test = following
+    return True
