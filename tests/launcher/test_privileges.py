@@ -30,7 +30,8 @@ import dataclasses, json, os, resource, subprocess, sys
 from kvmhost.launcher.privileges import Ids, PrivilegeError, settle
 
 KEPT = ("HOME", "USER", "LOGNAME", "XDG", "SUDO")
-user, start_as, secret, helper = json.loads(sys.argv[1])
+user, start_as, secret, helper, sabotage = json.loads(sys.argv[1])
+exec(sabotage)
 if start_as is not None:
     os.setgroups([])
     os.setresgid(start_as, start_as, start_as)
@@ -39,7 +40,7 @@ held = open(secret) if os.access(secret, os.R_OK) else None
 try:
     standing = settle(user)
 except PrivilegeError as error:
-    print(json.dumps({"error": error.message, "usage": error.usage}))
+    print(json.dumps({"error": error.message, "cause": error.cause, "usage": error.usage}))
     sys.exit()
 
 def attempt(call):
@@ -109,9 +110,11 @@ def helper(ground: Path) -> Path:
 def tell(secret: Path, helper: Path) -> Any:
     """Run the child with these environment variables and this --user; give back what it says."""
 
-    def run(user: str | None = None, *, start_as: int | None = None, **environment: str) -> dict[str, Any]:
+    def run(
+        user: str | None = None, *, start_as: int | None = None, sabotage: str = "", **environment: str
+    ) -> dict[str, Any]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("SUDO_", "XDG_"))}
-        words = json.dumps([user, start_as, str(secret), str(helper)])
+        words = json.dumps([user, start_as, str(secret), str(helper), sabotage])
         identity: dict[str, Any] = {"extra_groups": [0, STRANGER_GROUP]} if ROOT else {}
         child = subprocess.run(
             [sys.executable, "-P", "-c", CHILD, words],
@@ -216,6 +219,29 @@ def test_the_set_user_id_helper_works_for_those_who_may(tell: Any) -> None:
     tale = tell(start_as=SOMEBODY.pw_uid if ROOT else None)
     assert tale["no_new_privs"] == "0"
     assert tale["helper"] == str(os.geteuid())
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "left"),
+    [
+        ("really = os.setresuid; os.setresuid = lambda r, e, s: really(r, e, 0)", "the ids are"),
+        ("really = os.setresgid; os.setresgid = lambda r, e, s: really(r, e, 0)", "the ids are"),
+        ("os.setgroups = lambda groups: None", "the ids are"),
+        (
+            "from kvmhost.launcher.privileges import Kernel; really = Kernel.prctl; "
+            "Kernel.prctl = lambda self, option, *value: 0 if option == 38 else really(self, option, *value)",
+            "set-user-ID programs still work",
+        ),
+        ("os.setresuid = lambda r, e, s: None", "the ids are"),
+    ],
+)
+def test_a_way_back_that_stays_open_is_noticed(tell: Any, sabotage: str, left: str) -> None:
+    tale = tell(sabotage=sabotage, SUDO_UID=str(SOMEBODY.pw_uid))
+    if ROOT:
+        assert tale["error"] == f"became {SOMEBODY.pw_name}, but not for good"
+        assert left in tale["cause"]
+    else:
+        check_unchanged(tale)
 
 
 def test_the_environment_becomes_the_users(tell: Any, ground: Path) -> None:
