@@ -30,6 +30,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="DIR",
         help="a folder where changes are kept (default: this one); may be repeated",
     )
+    run.add_argument("--user", metavar="NAME", help="who to become when started as root")
     run.add_argument(
         "line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command, its arguments"
     )
@@ -37,6 +38,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     check = actions.add_parser("check", help="is everything here that a lab needs")
     check.set_defaults(command=check_command)
     prepare = actions.add_parser("prepare", help="fetch the lab's kernel if there is none; installs nothing")
+    prepare.add_argument("--user", metavar="NAME", help="whose kernel it is, when started as root")
     prepare.set_defaults(command=prepare_command)
 
 
@@ -47,7 +49,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         raise UsageError("which command?", next_step="kvmhost lab run -- COMMAND ...")
     from kvmhost import lab
 
-    stop_being_root()
+    stop_being_root(arguments.user)
     return lab.run(
         line,
         writable=arguments.writable,
@@ -74,15 +76,15 @@ def prepare_command(arguments: argparse.Namespace) -> int:
     """Come by a kernel, as the user whose cache it goes to."""
     from kvmhost import lab
 
-    stop_being_root()
+    stop_being_root(arguments.user)
     print(f"kernel  {lab.prepare().origin}")
     return DONE
 
 
-def stop_being_root() -> None:
+def stop_being_root(user: str | None) -> None:
     """As before running a Guest, since whatever COMMAND reads is as strange to us as an image."""
     from kvmhost.launcher.privileges import settle
 
-    remark = settle().remark
+    remark = settle(user).remark
     if remark:
         say(remark)

@@ -142,6 +142,9 @@ def test_the_console_script_is_there() -> None:
         ["lab"],
         ["lab", "run"],
         ["lab", "run", "--"],
+        ["lab", "run", "--user", "nobody-of-that-name", "--", "true"],
+        ["lab", "prepare", "--user", "nobody-of-that-name"],
+        ["run", "hello", "--user", "nobody-of-that-name"],
     ],
 )
 def test_wrong_words_end_with_2_and_a_reason(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
