@@ -3,10 +3,12 @@
  * again; the vCPU's thread enters the Guest and takes what it was woken for.  Whatever the Guest traps for is
  * answered by entering it again.
  *
- * The poster looks every few microseconds.  On one CPU that is what makes a kick out of most posts: while it
- * is away the vCPU's thread gets back into the Guest, and its timer takes the CPU from there.
+ * A post kicks only a vCPU that is inside, so the poster stays away for a moment each time.  On a machine of
+ * one CPU it must also be able to take the CPU from the Guest, which a real-time thread can.
  */
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -17,46 +19,66 @@ struct storm {
 	int (*enter)(struct kvmhost_cpu *);
 	void (*post)(struct kvmhost_cpu *, uint32_t);
 	uint32_t (*take)(struct kvmhost_cpu *);
-	uint64_t wanted;
+	uint64_t wanted; /* kicks to be sent */
 	uint64_t posted;
 	uint64_t taken; /* takes that found the bit */
-	uint64_t empty; /* attention without a bit: one delivered twice */
+	uint64_t empty; /* attention without the bit: one post taken twice */
 	uint64_t traps;
 	int64_t failed; /* what enter returned that is neither */
 };
 
+static sem_t taken;
+static int over;
+
 static void *posts(void *argument)
 {
-	const struct timespec moment = {.tv_nsec = 20000};
+	const struct timespec moment = {.tv_nsec = 100000};
 	struct storm *storm = argument;
+	const uint64_t end = storm->cpu->kicks + storm->wanted;
 
-	while (storm->posted < storm->wanted && !__atomic_load_n(&storm->failed, __ATOMIC_SEQ_CST)) {
-		storm->post(storm->cpu, ATTENTION_EVENT);
+	while (__atomic_load_n(&storm->cpu->kicks, __ATOMIC_SEQ_CST) < end) {
+		nanosleep(&moment, NULL);
 		storm->posted++;
-		while (__atomic_load_n(&storm->taken, __ATOMIC_SEQ_CST) < storm->posted &&
-		       !__atomic_load_n(&storm->failed, __ATOMIC_SEQ_CST))
-			nanosleep(&moment, NULL);
+		storm->post(storm->cpu, ATTENTION_EVENT);
+		sem_wait(&taken);
+		if (storm->failed)
+			break;
 	}
+	__atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
+	storm->post(storm->cpu, ATTENTION_STOP);
 	return NULL;
 }
 
 int storm(struct storm *storm)
 {
+	const struct sched_param first = {.sched_priority = 1};
 	pthread_t thread;
+	uint32_t why;
 	int left;
 
+	over = 0;
+	sem_init(&taken, 0, 0);
 	if (pthread_create(&thread, NULL, posts, storm))
 		return -1;
-	while (storm->taken < storm->wanted && !storm->failed) {
+	pthread_setschedparam(thread, SCHED_FIFO, &first); /* where it is allowed */
+	while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST)) {
 		left = storm->enter(storm->cpu);
-		if (left == LEFT_TRAP)
+		if (left == LEFT_TRAP) {
 			storm->traps++;
-		else if (left != LEFT_ATTENTION)
-			__atomic_store_n(&storm->failed, left ? left : -1, __ATOMIC_SEQ_CST);
-		else if (storm->take(storm->cpu) & ATTENTION_EVENT)
-			__atomic_add_fetch(&storm->taken, 1, __ATOMIC_SEQ_CST);
-		else
+			continue;
+		}
+		if (left != LEFT_ATTENTION) {
+			storm->failed = left ? left : -1;
+			sem_post(&taken);
+			break;
+		}
+		why = storm->take(storm->cpu);
+		if (why & ATTENTION_EVENT) {
+			storm->taken++;
+			sem_post(&taken);
+		} else if (!(why & ATTENTION_STOP)) {
 			storm->empty++;
+		}
 	}
 	return pthread_join(thread, NULL);
 }

@@ -15,7 +15,7 @@ from kvmhost.host import Machine
 
 pytestmark = pytest.mark.lab
 
-KICKS = 10_000
+KICKS = 100_000
 ROOT = Path(__file__).parent.parent.parent
 # Where a LAPIC page keeps its in-service and request bits
 # (Intel SDM vol. 3, "Local APIC Register Address Map").
@@ -74,18 +74,20 @@ def test_kick_storm(storm_library: Any, code: bytes) -> None:
         cpu.prepare(guest)
         assert storm_library.storm(ctypes.byref(storm)) == 0
         assert storm.failed == 0
-        assert (storm.posted, storm.taken, storm.empty) == (KICKS, KICKS, 0)
+        assert storm.posted >= KICKS
+        assert (storm.taken, storm.empty) == (storm.posted, 0), "each post is taken once"
         if code is TRAPPING:
             assert storm.traps > 0
         sent = cpu.c.kicks - kicks_before
-        assert sent > KICKS // 2, "most posts found the vCPU inside"
+        assert sent >= KICKS
         cpu.settle()
         page = cpu.vcpu.lapic()
         assert not any(page[ISR : ISR + BITMAP]), "an in-service bit was left set"
         on_its_way = requests(page)
         assert on_its_way in ([], [lib.KICK_VECTOR])
-        # A kick that meets one still on its way is one with it, so there are never more than were sent.
-        assert sent // 2 < cpu.mailbox.kicks - acknowledged_before + len(on_its_way) <= sent
+        arrived = cpu.mailbox.kicks - acknowledged_before + len(on_its_way)
+        # Only a kick that meets one still on its way is one with it; that takes an exit in between.
+        assert sent - storm.traps - cpu.c.stale <= arrived <= sent
         assert cpu.mailbox.unexpected == 0
 
 
