@@ -89,6 +89,8 @@ def open_image(name: str | os.PathLike[str]) -> OpenImage:
     kvmhost.launcher.errors.ImageError: there is no Guest called no-such-guest. Next: ...
     """
     text = os.fspath(name)
+    if not text:
+        raise ImageError("no Guest was named", "name a file, or a Guest that comes with kvmhost")
     path = Path(text)
     shipped = SHIPPED / f"{text}.elf"
     if os.sep not in text and not path.is_file() and shipped.is_file():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmhost._native import lib
@@ -37,6 +37,7 @@ GUESTS = 3
 steps = st.lists(st.tuples(st.integers(0, GUESTS - 1), st.booleans(), st.booleans()), max_size=30)
 
 
+@settings(deadline=None)
 @given(steps)
 def test_every_guest_finds_what_it_left(sequence: list[tuple[int, bool, bool]]) -> None:
     ring = RingZero(GUESTS)
