@@ -15,7 +15,6 @@ GUEST_COPIES(2);
 #define ROOTS 5
 #define IDENTITY_BYTES 0x400000
 #define PERIOD_NS 1000000
-#define PROBE_TRIES 8
 #define TLS_FIRST 6
 #define TLS_SELECTOR(n) ((TLS_FIRST + (n)) * 8 + 3)
 #define ROUNDS_PER_ROOT 16
@@ -176,26 +175,29 @@ static void compare(uint32_t dwell)
 	compare_fpu();
 }
 
-/* Reads one page of a pair that is not this CPU's.  A move in between makes the answer worthless. */
+/*
+ * Reads one page of a pair.  A fault is always an answer: the page is absent on whatever CPU
+ * the load ran, and its own pair never is.  A load that succeeds is one only if this CPU was
+ * another before and after it, twice running: once may be a visit to that CPU and back.
+ */
 static void probe_absent(uint32_t pair, uint32_t page)
 {
-	uint32_t value = 0;
+	uint32_t value = 0, readable = 0;
 
-	for (unsigned int i = 0; i < PROBE_TRIES; i++) {
+	while (readable < 2) {
 		uint32_t before = current_pair();
-		bool there;
 
 		note_cpu(before);
 		if (pair == before)
 			return;
-		there = probe(pair + page, &value);
-		if (current_pair() == before && !there) {
+		if (!probe(pair + page, &value)) {
 			if (value)
 				fail("reading 0x%x gave error %u, not 0", pair + page, value);
 			pair_report.probes++;
 			return;
 		}
 		pair_report.retries++;
+		readable = current_pair() == before ? readable + 1 : 0;
 	}
 	fail("copy %u can read 0x%x, of another CPU's pair", pair_report.copy, pair + page);
 }

@@ -39,7 +39,7 @@ struct pair_report {
 	uint32_t moves; /* times another pair was found than before */
 	uint32_t cpus_seen; /* bit n: pair n */
 	uint32_t probes; /* pages of other CPUs' pairs that were read, and absent */
-	uint32_t retries; /* probes thrown away because the CPU changed meanwhile */
+	uint32_t retries; /* loads that succeeded because the CPU changed meanwhile */
 	uint32_t roots; /* page tables switched to */
 	uint32_t first_pair; /* linear addresses of the first two pairs seen */
 	uint32_t second_pair;

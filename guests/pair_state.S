@@ -43,8 +43,11 @@ pair_round:
 	movl	dwell, %ecx
 	popfl
 
-2:	leal	1(%eax), %eax
-	loop	2b
+	.globl	pair_dwell, pair_dwell_end
+pair_dwell:
+	leal	1(%eax), %eax
+	loop	pair_dwell
+pair_dwell_end:
 
 	/* MOV keeps flags; PUSHF sees them before anything else can change them. */
 	pushfl

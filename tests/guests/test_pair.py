@@ -47,7 +47,7 @@ def words_of(guests: list[Guest]) -> dict[str, list[bytes]]:
 
 @pytest.mark.parametrize("switcher", ["seed", "hardened"])
 def test_two_guests_on_one_cpu_never_see_each_other(switcher: str) -> None:
-    with Machine(memory="4M", switcher=switcher, slice_seconds=0.002) as machine:
+    with Machine(memory="4M", switcher=switcher) as machine:
         guests = machine.load_all("pair", FOREVER)
         words = words_of(guests)
         run_until(machine, guests, lambda: machine.cpus[0].c.switches >= 10_000)
