@@ -126,6 +126,10 @@ def read_data(name: str) -> tuple[bytes, dict[str, Any]]:
     try:
         text = (folder / f"{name}.bin").read_bytes()
         about: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    except PermissionError as error:
+        raise SwitcherError(
+            f"cannot read the shipped text {name}", str(error), "let this user read kvmhost's installation"
+        ) from error
     except (OSError, ValueError) as error:
         raise SwitcherError(f"cannot read the shipped text {name}", str(error), _REINSTALL) from error
     if hashlib.sha256(text).hexdigest() != about.get("sha256"):

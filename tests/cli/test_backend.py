@@ -191,7 +191,9 @@ import kvmhost.cli.boot, kvmhost.doctor, kvmhost.lab
 from kvmhost.cli import main
 from kvmhost.launcher import images
 from kvmhost.launcher.privileges import Ids
+from kvmhost.switcher import load
 
+load("hardened")  # so that it is read already: this installation, too, may be root's alone
 image = sys.argv[1]
 order = []
 
