@@ -2,7 +2,7 @@
  * What the Guest "pair" counts, at an address that never moves, so that a test can
  * read it from outside while the Guest runs.
  *
- * Plain #defines and fixed-width fields: C, assembler and Python read this.
+ * Plain #defines beside the structures, for the assembler.
  */
 #ifndef PAIR_H
 #define PAIR_H

@@ -43,6 +43,8 @@ pair_round:
 	movl	dwell, %ecx
 	popfl
 
+	/* [G125] Nearly all of this Guest's time passes between these two labels, so it is
+	 * here that it is mostly interrupted, moved, and put aside for the other. */
 	.globl	pair_dwell, pair_dwell_end
 pair_dwell:
 	leal	1(%eax), %eax

@@ -9,7 +9,6 @@
 #include "asm_offsets.h"
 #include "traps.h"
 
-#define LHCALL_TS 8
 #define CR0_TS 8
 
 	.macro	provoke name, vector, error, text, cr2=0

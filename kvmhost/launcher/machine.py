@@ -26,9 +26,10 @@ class Machine(host.Machine):
     `memory` is what each Guest gets unless load() says otherwise: "64M", "1G", or bytes. Everything else is
     the host room's: `cpus`, `switcher`, `kvm`. Raises MemorySizeError, and what the host room raises.
 
-        with Machine(memory="64M") as machine:
-            guest = machine.load("hello")
-            print(guest.run().reason)
+    >>> with Machine(memory="4M") as machine:
+    ...     guest = machine.load("hello", "a few words")
+    ...     guest.run().reason
+    'Power down'
     """
 
     def __init__(self, memory: str | int = "64M", **rest: Any) -> None:
@@ -46,6 +47,10 @@ class Machine(host.Machine):
 
         `initrd` is named the same way. What is opened here is closed again; an open file stays the caller's.
         Raises ImageError or MemorySizeError (both say what to do), and KvmhostError if the Machine is full.
+
+        >>> with Machine(memory="4M") as machine, open("/etc/passwd", "rb") as ramdisk:
+        ...     machine.load("hello", initrd=ramdisk).run().succeeded
+        True
         """
         return self._add(_read_image(image), command_line, memory, _read(initrd))
 
@@ -60,6 +65,10 @@ class Machine(host.Machine):
 
         An image asks by an ELF note (owner "kvmhost", type NOTE_COPIES, a u32). Each copy finds its number
         behind its command line: "copy=0", "copy=1", ...
+
+        >>> with Machine(memory="4M") as machine:
+        ...     [guest.name for guest in machine.load_all("pair", "ticks=3")]
+        ['pair-0', 'pair-1']
         """
         parsed, ramdisk = _read_image(image), _read(initrd)
         count = images.copies(parsed)

@@ -8,6 +8,7 @@
  */
 #include <stddef.h>
 
+#include "lguest.h"
 #include "machine.h"
 
 #define DEFINE(name, value) __asm__ volatile("->" #name " %0" : : "i"(value))
@@ -52,6 +53,7 @@ void asm_offsets(void)
 	CONSTANT(IDT_ENTRIES);
 	CONSTANT(TSS_SELECTOR);
 	CONSTANT(HYPERCALL_VECTOR);
+	CONSTANT(LHCALL_TS);
 	CONSTANT(SYSCALL_VECTOR);
 	CONSTANT(KICK_VECTOR);
 	CONSTANT(SPURIOUS_VECTOR);
