@@ -39,9 +39,7 @@ class Left(Enum):
 # [T10]
 def run_slice(cpu: Cpu, guest: Guest) -> Left:
     """Run a Guest on a vCPU until it ends, halts, or somebody wants the vCPU."""
-    while guest.outcome is None:
-        if interrupts.deliver(guest):
-            cpu.look_again(interrupts.RETRY_SECONDS)
+    while _deliver(cpu, guest):
         if guest.state.halted:
             return _halted(guest)
         left = cpu.enter(guest)
@@ -57,6 +55,18 @@ def run_slice(cpu: Cpu, guest: Guest) -> Left:
         else:
             _unusual(cpu, guest, left)
     return Left.ENDED
+
+
+def _deliver(cpu: Cpu, guest: Guest) -> bool:
+    """Give the Guest the interrupt that is due, if one is; False if its life is over."""
+    if guest.outcome is not None:
+        return False
+    try:
+        if interrupts.deliver(guest):
+            cpu.look_again(interrupts.RETRY_SECONDS)
+    except GuestBroke as broke:
+        _kill(guest, broke.reason, broke.advice)
+    return guest.outcome is None
 
 
 def _halted(guest: Guest) -> Left:

@@ -151,6 +151,22 @@ def test_interrupts_wait_for_the_guests_own_if() -> None:
         assert count(guest) == 1
 
 
+def test_an_interrupt_that_finds_no_stack_kills_its_guest_alone() -> None:
+    code = (
+        tiny.init()
+        + tiny.set_gate(32, tiny.CODE_AT + 0x400)
+        + tiny.mov("esp", 0xF0000000)
+        + tiny.store(tiny.DATA_AT + 4, 0)
+        + tiny.hypercall(9, 1000)
+        + tiny.store(tiny.DATA_AT, 0x200)
+    )
+    with Machine(8 << 20) as machine:
+        guest = tiny.boot(machine, code + tiny.forever(b"\x90"))
+        outcome = guest.run(timeout=60)
+        assert outcome.kind is OutcomeKind.KILLED
+        assert "its kernel stack at 0xeffffffc cannot be written" in outcome.reason
+
+
 @pytest.mark.parametrize("cpus", [0, 17, -1])
 def test_number_of_cpus(cpus: int) -> None:
     with pytest.raises(KvmhostError, match="vCPUs"):
