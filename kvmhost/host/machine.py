@@ -170,15 +170,18 @@ class Machine:
         """
         if self.closed:
             raise KvmhostError("this Machine is closed", next_step="make another")
-        if isinstance(until, Guest):
-            awaited = until
-            goal: Callable[[], bool] = lambda: awaited.outcome is not None  # noqa: E731
-        else:
-            goal = until or (lambda: False)
+        awaited = until if isinstance(until, Guest) else None
+        asked = None if isinstance(until, Guest) else until
+
+        def goal() -> bool:
+            if awaited is not None:
+                return awaited.outcome is not None
+            return asked is not None and asked()
+
         if self.broken is not None:
             raise self.broken
         try:
-            return self.scheduler.run(self.cpus, self.guests, goal, timeout)
+            return self.scheduler.run(self.cpus, self.guests, goal, timeout, asked is not None)
         except MachineBroken as broken:
             self.broken = broken
             for guest in self.guests:

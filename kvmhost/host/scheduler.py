@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kvmhost._native import lib
 from kvmhost.host.clock import Clock, start_thread
+from kvmhost.host.errors import KvmhostError
 from kvmhost.host.interrupts import candidates
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.host.slice import Left, run_slice
@@ -47,6 +48,7 @@ class Scheduler:
         self._busy = 0
         self._cpus: list[Cpu] = []
         self._goal: Callable[[], bool] = lambda: False
+        self._always_slice = False
         self._stopping: OutcomeKind | None = None
         self._error: BaseException | None = None
         self.running = False
@@ -84,13 +86,26 @@ class Scheduler:
     # ---- one run -----------------------------------------------------------------
 
     def run(
-        self, cpus: list[Cpu], guests: list[Guest], goal: Callable[[], bool], timeout: float | None
+        self,
+        cpus: list[Cpu],
+        guests: list[Guest],
+        goal: Callable[[], bool],
+        timeout: float | None,
+        always_slice: bool = False,
     ) -> dict[Guest, Outcome]:
         """Run until goal() holds, all Guests are over, or `timeout` seconds have passed.
 
-        Raises whatever a handler or the machine raised, after everything has come to rest.
+        goal() is asked between slices; always_slice: have some even where nobody waits for the vCPU.
+        Raises whatever a handler or the machine raised, after everything has come to rest, and
+        KvmhostError if a run is going on already.
         """
+        if self.running:
+            raise KvmhostError(
+                "this Machine is running already",
+                next_step="wait for that run, or end it with stop(); a handler cannot start another",
+            )
         self._begin(cpus, guests, goal)
+        self._always_slice = always_slice
         alarm = None
         if timeout is not None:
             alarm = self.clock.after(timeout, partial(self.stop, OutcomeKind.TIMED_OUT))
@@ -171,7 +186,7 @@ class Scheduler:
 
     def _run_slice(self, cpu: Cpu, guest: Guest) -> Left:
         alarm = None
-        if len(self._cpus) > 1 or self._ready or self._halted:
+        if self._always_slice or len(self._cpus) > 1 or self._ready or self._halted:
             alarm = self.clock.after(self.slice_seconds, partial(cpu.post, lib.ATTENTION_SLICE))
         try:
             return run_slice(cpu, guest)

@@ -57,6 +57,27 @@ def test_guests_are_over_independently() -> None:
         assert lives.outcome is None
 
 
+def test_until_is_asked_although_nobody_waits_for_the_cpu() -> None:
+    with Machine(8 << 20) as machine:
+        guest = tiny.boot(machine, SPIN)
+        outcome = machine.run(timeout=600, until=lambda: count(guest) > 0)[guest]
+        assert outcome.kind is OutcomeKind.INTERRUPTED
+        assert count(guest) > 0
+
+
+def test_a_run_within_a_run_is_refused() -> None:
+    with Machine(8 << 20) as machine:
+        guest = tiny.boot(machine, SPIN)
+
+        @guest.on(Trap.HYPERCALL)
+        def again(trap) -> None:
+            with pytest.raises(KvmhostError, match="running already"):
+                machine.run()
+            trap.kill("seen")
+
+        assert guest.run(timeout=60).reason == "seen"
+
+
 def test_ctrl_c_stops_where_it_is_safe_and_the_guest_can_go_on() -> None:
     with Machine(8 << 20) as machine:
         guest = tiny.boot(machine, SPIN)
