@@ -1,9 +1,10 @@
 /*
  * Touches memory all over: first in the 1:1 view that a Guest is born with, then through
  * page tables of its own (two-level, or with PAE if told "pae"), where the same pages show
- * up in three places.  It moves mappings with SET_PTE and FLUSH_TLB and looks whether reads
- * follow, looks for the Accessed and Dirty bits that the Host must set, and writes where it
- * may not.  touches=N pages, 256 unless told, spread over all its RAM.
+ * up in three places.  It moves mappings with SET_PTE, one by one and through the async ring,
+ * and with FLUSH_TLB, and looks whether reads follow, looks for the Accessed and Dirty bits
+ * that the Host must set, and writes where it may not.  touches=N pages, 256 unless told, spread over all its
+ * RAM.
  */
 #include "guest.h"
 
@@ -90,6 +91,25 @@ static const char *move_mappings(void)
 	return NULL;
 }
 
+/* The same through the async ring: nothing moves for sure before the direct call that ends it. */
+static const char *move_later(void)
+{
+	for (uint32_t i = 0; i < touches; i++) {
+		uint32_t at = WINDOW_A + i * PAGE_BYTES, target = page_of((i + 1) % touches);
+
+		tables_map(&tables, at, target, PTE_P | PTE_RW);
+		hypercall_later(LHCALL_SET_PTE, tables.root, at, target | PTE_P | PTE_RW, 0);
+	}
+	hypercall(LHCALL_FLUSH_ASYNC, 0, 0, 0, 0);
+	for (uint32_t i = 0; i < LHCALL_RING_SIZE; i++)
+		if (lguest.hcall_status[i] != LHCALL_RING_FREE)
+			return because("slot %u of the ring is still taken", i);
+	for (uint32_t i = 0; i < touches; i++)
+		if (*word(WINDOW_A + i * PAGE_BYTES, 0) != page_of((i + 1) % touches))
+			return because("ring: 0x%x still shows another page", WINDOW_A + i * PAGE_BYTES);
+	return NULL;
+}
+
 static const char *protections(void)
 {
 	uint32_t value = 1, at = WINDOW_A;
@@ -126,9 +146,12 @@ static const char *with_tables(void)
 	if (!problem)
 		problem = move_mappings();
 	if (!problem)
+		problem = move_later();
+	if (!problem)
 		problem = protections();
 	if (!problem)
-		print("Mappings follow SET_PTE and FLUSH_TLB, and a read-only page stays as it is.\n");
+		print("Mappings follow SET_PTE, the async ring and FLUSH_TLB, and a read-only page stays as "
+		      "it is.\n");
 	return problem;
 }
 

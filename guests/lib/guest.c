@@ -21,7 +21,7 @@ volatile struct lguest_data_31 lguest;
 
 static char last_words[SHUTDOWN_BYTES];
 static char why[SHUTDOWN_BYTES];
-static uint32_t next_page;
+static uint32_t next_page, next_slot;
 
 /* Loads from low memory that the compiler must not take for a null pointer. */
 static uint32_t word_at(uint32_t physical)
@@ -49,6 +49,28 @@ void guest_start(void)
 	if (problem)
 		fail("%s", problem);
 	power_off("Power down");
+}
+
+/* The status byte is written last: from then on the Host may read the entry. */
+void hypercall_later(uint32_t number, uint32_t arg1, uint32_t arg2, uint32_t arg3, uint32_t arg4)
+{
+	uint32_t before = lguest.irq_enabled;
+	volatile struct lguest_ring_entry *entry = &lguest.hcalls[next_slot];
+
+	interrupts_off();
+	if (lguest.hcall_status[next_slot] != LHCALL_RING_FREE) {
+		hypercall(number, arg1, arg2, arg3, arg4);
+	} else {
+		entry->arg0 = number;
+		entry->arg1 = arg1;
+		entry->arg2 = arg2;
+		entry->arg3 = arg3;
+		entry->arg4 = arg4;
+		lguest.hcall_status[next_slot] = 0;
+		next_slot = (next_slot + 1) % LHCALL_RING_SIZE;
+	}
+	if (before & EFLAGS_IF_BIT)
+		interrupts_on();
 }
 
 void power_off(const char *text)

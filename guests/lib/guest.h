@@ -41,6 +41,12 @@ static inline uint32_t hypercall(uint32_t number, uint32_t arg1, uint32_t arg2, 
 	return number;
 }
 
+/*
+ * Queues a call in the async ring: it is done, in order, before the next direct call.  With
+ * the ring full the call is made directly.
+ */
+void hypercall_later(uint32_t number, uint32_t arg1, uint32_t arg2, uint32_t arg3, uint32_t arg4);
+
 /* Ends the Guest.  The Host reads 128 bytes of text, so the text is copied to a buffer of that size. */
 __attribute__((noreturn)) void power_off(const char *text);
 __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...);

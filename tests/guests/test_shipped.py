@@ -70,10 +70,11 @@ def test_system_calls_cost_no_switch() -> None:
     assert 0x80 not in many[1].traps
 
 
-@pytest.mark.parametrize("command_line", ["touches=64", "touches=64 pae"])
+@pytest.mark.parametrize("command_line", ["touches=100", "touches=100 pae"])
 def test_pages_in_both_formats_all_over_a_larger_memory(command_line: str) -> None:
     life = only(run("pages", command_line, memory="64M")[0])
     assert life.outcome.reason == "Power down", life
+    assert "Mappings follow SET_PTE, the async ring and FLUSH_TLB" in life.words
     assert ("PAE" in life.words) is ("pae" in command_line)
     last = life.lines[0].split()[-1].rstrip(".")
     assert int(last, 16) > 60 << 20

@@ -1,4 +1,4 @@
-"""The Guest pair is a test itself, and is tested here: each kind of planted difference must end it."""
+"""The Guests are tests themselves, and are tested here: each planted difference must end one with FAILED."""
 
 import io
 from collections.abc import Callable
@@ -20,8 +20,8 @@ PAIR_5 = 0xFFC0B000
 PRESENT = 1
 
 
-def symbol(name: str) -> int:
-    with open_image("pair") as file:
+def symbol(image: str, name: str) -> int:
+    with open_image(image) as file:
         table = ELFFile(io.BytesIO(file.read())).get_section_by_name(".symtab")
     return int(table.get_symbol_by_name(name)[0]["st_value"])
 
@@ -71,7 +71,7 @@ def test_a_planted_page_at_another_cpus_pair_is_seen() -> None:
 
 def last_words_after(plant: Callable[[Guest], None], cpus: int) -> str:
     """Stop the Guest three times while it dwells, plant, let it go on, and return what it died of."""
-    dwell = range(symbol("pair_dwell"), symbol("pair_dwell_end"))
+    dwell = range(symbol("pair", "pair_dwell"), symbol("pair", "pair_dwell_end"))
     with Machine(memory="4M", cpus=cpus) as machine:
         guest = machine.load("pair", "ticks=4000000000 period=20000000 dwell=1000000")
         stops = 0
@@ -84,3 +84,29 @@ def last_words_after(plant: Callable[[Guest], None], cpus: int) -> str:
     assert outcome.kind is OutcomeKind.CRASHED
     assert outcome.reason.startswith("FAILED: ")
     return outcome.reason
+
+
+@pytest.mark.parametrize("name", ["ebx", "edx", "esi", "edi", "ebp"])
+def test_preempt_notices_a_register_that_changed(name: str) -> None:
+    spin = symbol("preempt", "spin")
+    with Machine(memory="4M") as machine:
+        guest = machine.load("preempt", "ticks=4000000000")
+        # In the loop, and EBP, the last register to be filled, has its value.
+        while not (spin < guest.frame.eip < spin + 80 and guest.frame.ebp == 0x77665544):
+            machine.run(timeout=0.05)
+            assert guest.outcome is None
+        register(name)(guest)
+        outcome = machine.run(timeout=HANGS_AFTER)[guest]
+    assert outcome.reason.startswith("FAILED: a register changed while spinning")
+
+
+def test_syscalls_notices_a_stack_that_is_not_the_one_it_named() -> None:
+    with Machine(memory="4M") as machine:
+        guest = machine.load("syscalls", "calls=4000000000")
+        while guest.frame.cs != lib.USER_CS:
+            machine.run(timeout=0.05)
+            assert guest.outcome is None
+        guest.state.esp1 -= 16
+        outcome = machine.run(timeout=HANGS_AFTER)[guest]
+    assert outcome.reason.startswith("FAILED: call ")
+    assert "not at SET_STACK's" in outcome.reason
