@@ -118,10 +118,8 @@ class Conversation:
         """What the lab's kernel and QEMU itself printed last. A QEMU that has died closes
         both; `patience` is how many seconds to wait for that."""
         for flow in (self._log, self._qemu_errors):
-            while events := wait(flow.wishes(), patience):
+            while not flow.source_ended and (events := wait(flow.wishes(), patience)):
                 flow.move(events)
-                if flow.source_ended:
-                    break
         return (self._log.buffer + self._qemu_errors.buffer).decode(errors="replace").replace("\r", "")
 
     def _all_flows(self) -> Iterator[Flow]:
@@ -162,7 +160,7 @@ class Conversation:
         while b"\n" in self._control.buffer:
             line, _, rest = bytes(self._control.buffer).partition(b"\n")
             self._control.buffer[:] = rest
-            word, *numbers = line.decode(errors="replace").split()
+            word, *numbers = line.decode(errors="replace").split() or [""]
             if word == "started":
                 started = self._started = True
             elif word == "exit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import lzma
 import os
@@ -149,20 +150,25 @@ def test_an_installed_kernel(cache: Path, tmp_path: Path, monkeypatch: pytest.Mo
 DEPENDS = f"echo linux-image-amd64; echo '  Depends: {PACKAGE}'"
 
 
+def has_open(process: subprocess.Popen[str], path: Path) -> bool:
+    """Whether a process has a file open."""
+    folder = Path(f"/proc/{process.pid}/fd")
+    with contextlib.suppress(FileNotFoundError):  # A descriptor that has been closed meanwhile.
+        return any(fd.readlink() == path for fd in folder.iterdir())
+    return False
+
+
 def test_labs_that_start_at_once_fetch_one_kernel(cache: Path, programs: Path, tmp_path: Path) -> None:
     package = debian_package(tmp_path / PACKAGE_FILE, KERNEL_FILES)
     program(programs, "apt-cache", DEPENDS)
-    # Whoever comes first is let through the gate; a second one would wait there for ever.
-    program(
-        programs,
-        "apt-get",
-        f'echo "$*" >>{tmp_path}/asked; read line <{tmp_path}/gate; exec /bin/cp {package} .',
-    )
+    # Whoever fetches waits at the gate, which opens when all have come as far as the lock.
     os.mkfifo(tmp_path / "gate")
-    code = "from kvmhost.lab import prepare; print(prepare().vmlinux)"
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    script = f'echo "$*" >>{tmp_path}/asked; read line <{tmp_path}/gate; exec /bin/cp {package} .'
+    program(programs, "apt-get", script)
+    line = [sys.executable, "-P", "-c", "from kvmhost.lab import prepare; print(prepare().vmlinux)"]
+    started = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    while not all(has_open(process, cache / ".lock") for process in started):
+        assert [process.poll() for process in started] == [None] * 3
     (tmp_path / "gate").write_text("go on\n")
     told = [process.communicate(timeout=60)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0]
