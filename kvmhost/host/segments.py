@@ -9,7 +9,8 @@ own kernel segment (conformance 1.14).
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from functools import lru_cache
 from typing import Any
 
 from kvmhost._native import ffi, lib
@@ -103,14 +104,14 @@ def load_idt_entry(state: Any, vector: int, low: int, high: int) -> None:
     state.changed |= lib.CHANGED_IDT
 
 
-def live_gate(blob: Blob, state: Any, vector: int, hooked: bool) -> gates.Entry:
-    """The gate that a CPU sees for a vector while this Guest runs (abi 5.2).
+@lru_cache(maxsize=4096)
+def live_gate(blob: Blob, vector: int, low: int, high: int, hooked: bool) -> gates.Entry:
+    """The gate that a CPU sees for a vector where the Guest's own gate is (low, high) (abi 5.2).
 
     Direct if the Guest's is a trap gate (an interrupt gate would have to clear the *virtual* IF),
     its target lies below the Switcher and nobody hooked the trap; else to the stub, with the
     Guest's DPL so that its user space may still raise what it allowed.
     """
-    low, high = state.idt[2 * vector], state.idt[2 * vector + 1]
     if vector in NEVER_DIRECT or not high & _PRESENT:
         return gates.default_gate(blob, vector)
     gate = gates.unpack_gate(low, high)
@@ -134,18 +135,41 @@ def copy_in(blob: Blob, state: Any, page: StatePage, hooks: Container[int]) -> N
 
 def copy_idt(blob: Blob, state: Any, page: StatePage, hooks: Container[int]) -> None:
     """Rebuild the live IDT: every vector that could be direct; hooks: vectors that must not be."""
+    asked, live = state.idt, page.guest_idt
     for vector in COULD_BE_DIRECT:
-        page.set_gate(vector, live_gate(blob, state, vector, vector in hooks))
+        at = 2 * vector
+        live[at], live[at + 1] = live_gate(blob, vector, asked[at], asked[at + 1], vector in hooks)
+
+
+def _runs(indices: Iterable[int]) -> tuple[range, ...]:
+    """Neighbouring GDT entries, together.
+
+    >>> _runs([1, 2, 3, 7])
+    (range(1, 4), range(7, 8))
+    """
+    runs: list[range] = []
+    for index in indices:
+        if runs and runs[-1].stop == index:
+            runs[-1] = range(runs[-1].start, index + 1)
+        else:
+            runs.append(range(index, index + 1))
+    return tuple(runs)
+
+
+GUEST_GDT_RUNS = _runs(index for index in range(lib.GDT_ENTRIES) if index not in HOST_GDT_ENTRIES)
+
+
+def _copy_descriptors(state: Any, page: StatePage, indices: range) -> None:
+    start = 2 * indices.start
+    ffi.memmove(page.guest_gdt + start, state.gdt + start, 8 * len(indices))
 
 
 def copy_gdt(state: Any, page: StatePage) -> None:
     """Copy the whole GDT but for the Host's own entries."""
-    for index in range(lib.GDT_ENTRIES):
-        if index not in HOST_GDT_ENTRIES:
-            page.set_gdt_entry(index, (state.gdt[2 * index], state.gdt[2 * index + 1]))
+    for run in GUEST_GDT_RUNS:
+        _copy_descriptors(state, page, run)
 
 
 def copy_tls(state: Any, page: StatePage) -> None:
     """Copy exactly the three thread-local entries."""
-    for index in TLS_ENTRIES:
-        page.set_gdt_entry(index, (state.gdt[2 * index], state.gdt[2 * index + 1]))
+    _copy_descriptors(state, page, TLS_ENTRIES)

@@ -55,6 +55,9 @@ class Blob:
         names = {self.symbols[name]: name for name in sorted(self.symbols, key=_is_boundary)}
         object.__setattr__(self, "_places", tuple(sorted(names.items())))
 
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
     def address(self, symbol: str) -> int:
         """Linear address of a symbol; SwitcherError if the text has no such symbol.
 
