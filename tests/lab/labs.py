@@ -21,7 +21,7 @@ sys.exit(code)
 """
 
 #: Much longer than a lab ever takes: only a hang reaches it.
-PATIENCE = 300
+PATIENCE = 120
 
 
 def lab_line(*argv: str, **options: object) -> list[str]:
