@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,15 +32,15 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Runs the claimed tests; what pytest's own loop does about errors stays as it is."""
     if session.testsfailed:
         return None  # Collecting failed: pytest's own loop says so.
-    claimed: Iterator[pytest.Item] = filter(claim, session.items)
-    test = next(claimed, None)
-    while test is not None:
-        # The one that follows decides what is torn down now, so it is claimed one test ahead.
-        following = next(claimed, None)
+    for test, following in zip(session.items, [*session.items[1:], None], strict=True):
+        if not claim(test):
+            continue
+        # The test before left set up what it shares with the one that followed it. That one
+        # may have gone to the other run, so what this one does not share is torn down first.
+        session._setupstate.teardown_exact(test)
         test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
             raise session.Interrupted(session.shouldstop)
-        test = following
     return True
