@@ -93,8 +93,18 @@ def _settle(cpu: Cpu, guest: Guest) -> None:
         else:
             ask(trap)
     except GuestBroke as broke:
+        _last_resort(trap, broke)
+
+
+def _last_resort(trap: GuestTrap, broke: GuestBroke) -> None:
+    """Somebody may mend what a Guest broke (the shell); if nobody does it dies."""
+    guest = trap.guest
+    try:
         if guest.unhandled is None or not guest.unhandled(trap, broke.reason):
-            _kill(guest, broke.reason, broke.advice)
+            raise broke
+        _check_frame(guest)
+    except GuestBroke as still:
+        _kill(guest, still.reason, still.advice)
 
 
 def _hypercalls(trap: GuestTrap) -> None:
@@ -133,12 +143,13 @@ def ask(trap: GuestTrap) -> None:
             cause=str(error),
             next_step="mend the handler; the Guest was stopped where it was\n" + text,
         ) from error
-    _check_rings(guest)
+    _check_frame(guest)
 
 
-def _check_rings(guest: Guest) -> None:
-    """A handler may have written CS and SS: the Guest must stay out of ring 0 (SEC-025)."""
+def _check_frame(guest: Guest) -> None:
+    """A person may have written flags, CS and SS: the Guest must be kickable, and out of ring 0 (SEC-025)."""
     frame = guest.frame
+    frame.eflags = interrupts.sanitise(frame.eflags)
     ring = frame.cs & 3
     if ring not in (RING_1, RING_3) or frame.ss & 3 != ring:
         raise GuestBroke(

@@ -251,3 +251,28 @@ def test_ram_is_all_there_is(machine: Machine) -> None:
     guest = machine.add_guest(1 << 20)
     with pytest.raises(GuestBroke, match="outside of RAM"):
         guest.ram.read((1 << 20) - 1, 2)
+
+
+def test_flags_of_a_handlers_making_leave_the_guest_kickable(machine: Machine) -> None:
+    guest = tiny.boot(machine, tiny.init() + b"\x0f\x0b" + tiny.forever(b"\x90"))
+
+    @guest.on(Trap.INVALID_OPCODE)
+    def shut(trap) -> None:
+        trap.regs.eip += 2
+        trap.regs.eflags = 3 << 12  # IF off, IOPL 3
+
+    assert guest.run(timeout=0.5).kind is OutcomeKind.TIMED_OUT
+    assert guest.frame.eflags & 0x3200 == 0x200
+
+
+def test_whoever_mends_an_unhandled_trap_cannot_lift_the_guest_to_ring_0(machine: Machine) -> None:
+    guest = tiny.boot(machine, tiny.init() + b"\x0f\x0b")
+
+    def mend(trap, reason) -> bool:
+        trap.regs.cs = 0x60
+        return True
+
+    guest.unhandled = mend
+    outcome = guest.run(timeout=20)
+    assert outcome.kind is OutcomeKind.KILLED
+    assert "it would run with CS 0x60" in outcome.reason
