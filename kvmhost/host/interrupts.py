@@ -108,8 +108,9 @@ def _in_no_irq_window(guest: Guest) -> bool:
 def deliver(guest: Guest) -> bool:
     """Deliver at most one virtual interrupt (abi 5.4).
 
-    Returns True if one is due that could not be delivered now and nothing in the Guest will ask
-    for it: then somebody must look again within RETRY_SECONDS.
+    Returns True if one waits that could not be delivered now and nothing in the Guest will ask for
+    it: then somebody must look again within RETRY_SECONDS.  One that the Guest masks counts, for it
+    unmasks by a plain store (abi 11.6); a Guest that halted stores nothing.
     """
     data = guest.data
     due = candidates(guest)
@@ -117,7 +118,7 @@ def deliver(guest: Guest) -> bool:
         return False
     if not due:
         data.words.irq_pending = 0
-        return False
+        return bool(guest.state.irqs_pending and not guest.state.halted)
     number = (due & -due).bit_length() - 1
     if guest.state.halted:
         guest.state.halted = 0
@@ -132,6 +133,5 @@ def deliver(guest: Guest) -> bool:
     lib.kvmhost_clear_bits(guest.irqs_address, 1 << number)
     enter_handler(guest, vector, None)
     data.tell_time()
-    waiting = bool(candidates(guest))
-    data.words.irq_pending = EFLAGS_IF if waiting else 0
-    return waiting
+    data.words.irq_pending = EFLAGS_IF if candidates(guest) else 0
+    return bool(guest.state.irqs_pending)
