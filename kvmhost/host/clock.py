@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ class Clock:
                     continue
                 call = heapq.heappop(self._alarms).call
             if call is not None:
-                call()
+                _ring(call)
 
     def close(self) -> None:
         """Forget all alarms and end the thread."""
@@ -86,6 +87,15 @@ class Clock:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _ring(call: Callable[[], None]) -> None:
+    """One call; if it raises that is told, and the calls behind it still come."""
+    try:
+        call()
+    except Exception:
+        told = threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+        threading.excepthook(told)
 
 
 def start_thread(target: Callable[[], None], name: str) -> threading.Thread:

@@ -17,7 +17,19 @@ from kvmhost.host import segments
 from kvmhost.host.errors import CLOSED, MachineBroken
 from kvmhost.host.host_area import IDT_AT, SWITCHER_TEXT_AT, CpuArea, HostArea
 from kvmhost.host.hypercalls import CR0_TS
-from kvmhost.kvm import CpuidEntry, Dtable, Events, ExitIo, MpState, Regs, Segment, Sregs, Vcpu, Vm
+from kvmhost.kvm import (
+    CpuidEntry,
+    Dtable,
+    Events,
+    ExitInterrupted,
+    ExitIo,
+    MpState,
+    Regs,
+    Segment,
+    Sregs,
+    Vcpu,
+    Vm,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,7 +108,8 @@ class Cpu:
                 MSR_MISC_FEATURES_ENABLES: MISC_FEATURES_CPUID_FAULT,
             }
         )
-        leave = self.vcpu.run()
+        while isinstance(leave := self.vcpu.run(), ExitInterrupted):
+            pass  # a signal: the Host is on its way all the same
         if not isinstance(leave, ExitIo) or leave.port != lib.PORT_LEAVE or not self.mailbox.initialised:
             raise MachineBroken(
                 f"vCPU {self.index} did not start", cause=str(leave), next_step="run `kvmhost doctor`"
@@ -146,7 +159,7 @@ class Cpu:
         self.guest_changes += self.guest is not None and self.guest is not guest
         guest.moves += guest.state.last_cpu not in (lib.MAX_CPUS, self.index)
         guest.cpus_seen.add(self.index)
-        guest.state.changed |= lib.CHANGED_ALL
+        segments.flag(guest.state, lib.CHANGED_ALL)
         guest.state.last_cpu = self.index
         guest.tables.map_switcher(
             SWITCHER_TEXT_AT, guest.registers_at, self.area.state_page_at, self.area.pair
@@ -199,8 +212,9 @@ class Cpu:
         self.fpu_of = self.fpu_ordered = None
 
     def post(self, why: int) -> None:
-        """Ask for attention, ATTENTION_* bits.  From any thread."""
-        lib.kvmhost_post(self.c, why)
+        """Ask for attention, ATTENTION_* bits.  From any thread; nothing once the vCPU is closed."""
+        if self.kick_fd >= 0:
+            lib.kvmhost_post(self.c, why)
 
     def look_again(self, seconds: float) -> None:
         """Ask for attention later: something is due that cannot be done now."""
@@ -225,7 +239,7 @@ class Cpu:
 
     def close(self) -> None:
         """Free the vCPU and its eventfd."""
+        kick_fd, self.kick_fd = self.kick_fd, -1
         self.vcpu.close()
-        if self.kick_fd >= 0:
-            os.close(self.kick_fd)
-            self.kick_fd = -1
+        if kick_fd >= 0:
+            os.close(kick_fd)

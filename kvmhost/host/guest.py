@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
@@ -110,6 +111,7 @@ class Guest:
         self.trapnum = ffi.cast("uint32_t *", base + self.registers_at + lib.TRAPNUM_OFFSET)
         self.ram = Ram(self.memory, mem_base, mem_bytes)
         self._alarm: Alarm | None = None
+        self._alarms = 0
         self._alarm_lock = threading.Lock()
         self._boot_state(mem_base, mem_bytes)
         self.tables = ShadowTables(self.memory, block, self.state)
@@ -151,7 +153,7 @@ class Guest:
 
         def register(handler: Handler) -> Handler:
             self.hooks.setdefault(kind, []).append(handler)
-            self.state.changed |= lib.CHANGED_IDT
+            self._hooks_changed()
             return handler
 
         return register
@@ -162,7 +164,12 @@ class Guest:
         handlers.remove(handler)
         if not handlers:
             del self.hooks[Trap(kind)]
-        self.state.changed |= lib.CHANGED_IDT
+        self._hooks_changed()
+
+    def _hooks_changed(self) -> None:
+        """Gates become bounced or direct; a Guest that is running is made to come by for them."""
+        segments.flag(self.state, lib.CHANGED_IDT)
+        self.machine.wake(self)
 
     # ---- memory by the Guest's own tables -----------------------------------------
 
@@ -223,11 +230,16 @@ class Guest:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._alarm = None
+            self._alarms += 1
             if nanoseconds:
-                self._alarm = self.machine.clock.after(nanoseconds / 1e9, self._clock_rings)
+                ring = partial(self._clock_rings, self._alarms)
+                self._alarm = self.machine.clock.after(nanoseconds / 1e9, ring)
 
-    def _clock_rings(self) -> None:
+    def _clock_rings(self, order: int) -> None:
+        """An alarm may be on its way here when a newer call replaces it; then it is nobody's."""
         with self._alarm_lock:
+            if order != self._alarms:
+                return
             self._alarm = None
         self.post(0)
 

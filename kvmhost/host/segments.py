@@ -73,7 +73,7 @@ def load_gdt_entry(state: Any, index: int, low: int, high: int) -> None:
             f"LOAD_GDT_ENTRY for entry {index}", f"the GDT has {lib.GDT_ENTRIES} entries, from 0"
         )
     state.gdt[2 * index], state.gdt[2 * index + 1] = fix_descriptor(low, high)
-    state.changed |= lib.CHANGED_GDT
+    flag(state, lib.CHANGED_GDT)
 
 
 def load_tls(state: Any, descriptors: bytes) -> None:
@@ -83,7 +83,7 @@ def load_tls(state: Any, descriptors: bytes) -> None:
         state.gdt[2 * index], state.gdt[2 * index + 1] = fix_descriptor(
             int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:], "little")
         )
-    state.changed |= lib.CHANGED_GDT_TLS
+    flag(state, lib.CHANGED_GDT_TLS)
 
 
 def load_idt_entry(state: Any, vector: int, low: int, high: int) -> None:
@@ -101,7 +101,7 @@ def load_idt_entry(state: Any, vector: int, low: int, high: int) -> None:
             "only 32-bit interrupt gates (0xE) and trap gates (0xF) are taken",
         )
     state.idt[2 * vector], state.idt[2 * vector + 1] = gates.direct_gate(low, high)
-    state.changed |= lib.CHANGED_IDT
+    flag(state, lib.CHANGED_IDT)
 
 
 @lru_cache(maxsize=4096)
@@ -120,17 +120,30 @@ def live_gate(blob: Blob, vector: int, low: int, high: int, hooked: bool) -> gat
     return gates.default_gate(blob, vector, gate.dpl)
 
 
+def flag(state: Any, changed: int) -> None:
+    """Say what a CPU must copy in before its next entry, CHANGED_* bits.  From any thread."""
+    lib.kvmhost_set_bits(ffi.addressof(state, "changed"), changed)
+
+
 # [T30]
 def copy_in(blob: Blob, state: Any, page: StatePage, hooks: Container[int]) -> None:
-    """Copy what is flagged as changed, and nothing else, to a CPU's live tables (abi 4.2)."""
+    """Copy what is flagged as changed, and nothing else, to a CPU's live tables (abi 4.2).
+
+    The flags go first: one that another thread sets meanwhile (a hook) is for the next time, and one
+    whose copy failed is set again.
+    """
     changed = state.changed
-    if changed & lib.CHANGED_IDT:
-        copy_idt(blob, state, page, hooks)
-    if changed & lib.CHANGED_GDT:
-        copy_gdt(state, page)
-    elif changed & lib.CHANGED_GDT_TLS:
-        copy_tls(state, page)
-    state.changed = 0
+    lib.kvmhost_clear_bits(ffi.addressof(state, "changed"), changed)
+    try:
+        if changed & lib.CHANGED_IDT:
+            copy_idt(blob, state, page, hooks)
+        if changed & lib.CHANGED_GDT:
+            copy_gdt(state, page)
+        elif changed & lib.CHANGED_GDT_TLS:
+            copy_tls(state, page)
+    except BaseException:
+        flag(state, changed)
+        raise
 
 
 def copy_idt(blob: Blob, state: Any, page: StatePage, hooks: Container[int]) -> None:

@@ -182,3 +182,30 @@ def test_layouts_agree_with_the_sheet() -> None:
     """abi 2.2, typed here a second time on purpose."""
     assert Layout.of("2.6.24", 6).state["guest_gdt"] == 2184
     assert Layout.of("2.6.23", 8).state["guest_gdt"] == 2192
+
+
+def test_a_flag_set_during_the_copy_is_for_the_next_one(bench: Bench) -> None:
+    """Another thread may install a hook at any time; here it does while the IDT is being read."""
+
+    class Hooks(set[int]):
+        def __contains__(self, vector: object) -> bool:
+            segments.flag(bench.state, lib.CHANGED_IDT)
+            return False
+
+    bench.state.changed = lib.CHANGED_ALL
+    segments.load_idt_entry(bench.state, 3, *gates.pack_gate(0xC0001000, 0x60, gates.TRAP_GATE, 3))
+    bench.hooks = Hooks()
+    bench.copy_in()
+    assert bench.state.changed == lib.CHANGED_IDT
+
+
+def test_a_copy_that_fails_stays_due(bench: Bench) -> None:
+    class Hooks(set[int]):
+        def __contains__(self, vector: object) -> bool:
+            raise MemoryError
+
+    bench.state.changed = lib.CHANGED_ALL
+    bench.hooks = Hooks()
+    with pytest.raises(MemoryError):
+        bench.copy_in()
+    assert bench.state.changed == lib.CHANGED_ALL

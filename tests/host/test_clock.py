@@ -1,0 +1,46 @@
+"""The thread that knows what time it is: it outlives what it calls, and a replaced alarm is gone."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kvmhost.host.clock import Clock
+from kvmhost.host.guest import Guest
+
+
+def test_a_call_that_raises_is_told_and_the_next_still_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+    rang = threading.Event()
+
+    def bad() -> None:
+        raise ZeroDivisionError
+
+    with Clock() as clock:
+        clock.after(0, bad)
+        clock.after(0, rang.set)
+        assert rang.wait(30)
+    assert told == [ZeroDivisionError]
+
+
+def test_a_clock_event_that_was_replaced_on_its_way_is_nobodys() -> None:
+    """The clock thread may have taken an alarm out of its heap just before SET_CLOCKEVENT replaces it."""
+    calls: list[Any] = []
+
+    def after(_: float, call: Any) -> SimpleNamespace:
+        calls.append(call)
+        return SimpleNamespace(cancel=lambda: None)
+
+    guest: Any = Guest.__new__(Guest)
+    guest.machine = SimpleNamespace(clock=SimpleNamespace(after=after))
+    guest._alarm, guest._alarms, guest._alarm_lock = None, 0, threading.Lock()
+    posted: list[int] = []
+    guest.post = posted.append
+    guest.set_clock(1000)
+    guest.set_clock(2000)
+    calls[0]()
+    assert (posted, guest.clock_armed) == ([], True)
+    calls[1]()
+    assert (posted, guest.clock_armed) == ([0], False)
