@@ -81,6 +81,7 @@ class Machine:
         self.guests: list[Guest] = []
         self.cpus: list[Cpu] = []
         self.clock = Clock()
+        self.scheduler = Scheduler(self.clock, slice_seconds)
         self.closed = False
         self.broken: MachineBroken | None = None
         self._last_statistics: Statistics | None = None
@@ -94,7 +95,6 @@ class Machine:
         except BaseException:
             self.close()
             raise
-        self.scheduler = Scheduler(self.clock, slice_seconds)
 
     def _create(self, cpus: int) -> None:
         assert self.kvm is not None
@@ -197,9 +197,13 @@ class Machine:
         return self._last_statistics or collect(self)
 
     def close(self) -> None:
-        """Give everything back: threads, vCPUs, VM, memory.  Twice is as good as once."""
+        """Give everything back: threads, vCPUs, VM, memory.  Twice is as good as once.
+
+        A run in another thread is ended first.  Raises KvmhostError from inside a run: a handler's.
+        """
         if self.closed:
             return
+        self.scheduler.rest()
         self.closed = True
         self.clock.close()
         if self.kvm is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from kvmhost._native import lib
 from kvmhost.host.clock import Clock, start_thread
-from kvmhost.host.errors import KvmhostError
+from kvmhost.host.errors import KvmhostError, MachineBroken
 from kvmhost.host.interrupts import candidates
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.host.slice import Left, run_slice
@@ -51,6 +51,7 @@ class Scheduler:
         self._always_slice = False
         self._stopping: OutcomeKind | None = None
         self._error: BaseException | None = None
+        self._threads: set[int] = set()
         self.running = False
 
     # ---- from any thread --------------------------------------------------------
@@ -76,6 +77,21 @@ class Scheduler:
             cpu.post(lib.ATTENTION_STOP)
         if self.running:
             self.clock.after(PATIENCE_SECONDS, self._signal_deaf)
+
+    def rest(self) -> None:
+        """Stop, and wait until no vCPU runs any more.
+
+        Raises KvmhostError in a thread that a vCPU runs in: it would wait for itself.
+        """
+        if not self.running:
+            return
+        if threading.get_ident() in self._threads:
+            raise KvmhostError(
+                "this Machine is running", next_step="end the run with stop(), and wait until run() returns"
+            )
+        self.stop()
+        with self._changed:
+            self._changed.wait_for(lambda: not self.running)
 
     def _signal_deaf(self) -> None:
         """A vCPU that does not answer to a kick is signalled; the shim then gives it a second."""
@@ -140,7 +156,10 @@ class Scheduler:
             self.stop()
             for worker in workers:
                 worker.join()
-        self.running = False
+        with self._changed:
+            self._threads.clear()
+            self.running = False
+            self._changed.notify_all()
 
     def _unfinished(self) -> Outcome:
         kind = self._stopping or OutcomeKind.INTERRUPTED
@@ -170,6 +189,7 @@ class Scheduler:
     # [T110]
     def _serve(self, cpu: Cpu) -> None:
         """The life of a vCPU's thread: take, run, put back."""
+        self._threads.add(threading.get_ident())
         try:
             while (guest := self._take(cpu)) is not None:
                 left = Left.STOP
@@ -188,12 +208,17 @@ class Scheduler:
         alarm = None
         if self._always_slice or len(self._cpus) > 1 or self._ready or self._halted:
             alarm = self.clock.after(self.slice_seconds, partial(cpu.post, lib.ATTENTION_SLICE))
+        lost = False
         try:
             return run_slice(cpu, guest)
+        except MachineBroken:
+            lost = True
+            raise
         finally:
             if alarm is not None:
                 alarm.cancel()
-            if len(self._cpus) > 1:
+            # A vCPU that was lost would never come back from this.
+            if len(self._cpus) > 1 and not lost:
                 cpu.put_down()
 
     def _take(self, cpu: Cpu) -> Guest | None:

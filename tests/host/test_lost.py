@@ -45,6 +45,16 @@ def test_a_host_that_does_not_come_out_is_given_up_by_a_timeout(machine: Machine
         machine.run()
 
 
+def test_a_lost_vcpu_is_not_asked_to_put_its_fpu_away() -> None:
+    """With two vCPUs a Guest's FPU is put away after each slice; a lost vCPU would never answer."""
+    with Machine(2 << 20, cpus=2) as machine:
+        guest = tiny.boot(machine, SPIN)
+        plant(machine, "host_return", JUMP_TO_ITSELF)
+        with pytest.raises(MachineBroken, match="did not come out within a second"):
+            guest.run(timeout=0.1)
+        assert guest.outcome.kind is OutcomeKind.KILLED
+
+
 def test_a_host_that_does_not_come_out_is_given_up_after_ctrl_c(machine: Machine) -> None:
     guest = tiny.boot(machine, SPIN)
     plant(machine, "host_return", JUMP_TO_ITSELF)
