@@ -236,6 +236,7 @@ class Scheduler:
                             self._changed.notify_all()
                         return guest
                     self._changed.wait()
+                self._changed.notify_all()  # goal() may have come true since the others asked
                 return None
             finally:
                 self._idle -= 1
