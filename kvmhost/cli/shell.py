@@ -2,13 +2,18 @@
 
 In the shell `trap`, `guest` and `machine` are the live objects: registers and memory can be read and changed.
 `resume()` lets the Guest go on with what was changed; the end of input (Ctrl-D) lets the Host do what it
-would have done, which is the end of the Guest.
+would have done, which is the end of the Guest.  trap.kill() ends it with another reason.  Ctrl-C means the
+line that is being typed or run, as in every Python shell, and not the Guest, which stands still.
 """
 
 from __future__ import annotations
 
 import code
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,12 +31,28 @@ class Resume(Exception):
 
 
 class Shell(code.InteractiveConsole):
-    """An interactive console that resume() can leave."""
+    """An interactive console that resume() and the end of the Guest can leave."""
 
     def showtraceback(self) -> None:
-        if sys.exc_info()[0] is Resume:
-            raise Resume
+        from kvmhost.host.errors import GuestBroke
+
+        error = sys.exc_info()[1]
+        if isinstance(error, Resume | GuestBroke):
+            raise error
         super().showtraceback()
+
+
+@contextmanager
+def own_interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt here, though a Machine that runs means something else by it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def open_shell_for(guest: Guest, machine: Machine) -> None:
@@ -44,7 +65,7 @@ def open_shell_for(guest: Guest, machine: Machine) -> None:
 
 
 def converse(names: dict[str, Any], guest: str, reason: str) -> bool:
-    """Talk until resume() (True) or the end of input (False)."""
+    """Talk until resume() (True) or the end of input (False).  Raises GuestBroke for trap.kill()."""
 
     def resume() -> None:
         raise Resume
@@ -57,7 +78,10 @@ def converse(names: dict[str, Any], guest: str, reason: str) -> bool:
         else:
             readline.parse_and_bind("tab: complete")
     try:
-        Shell({**names, "resume": resume}).interact(BANNER.format(guest=guest, reason=reason), exitmsg="")
+        with own_interrupts():
+            Shell({**names, "resume": resume}).interact(BANNER.format(guest=guest, reason=reason), exitmsg="")
     except Resume:
         return True
+    except SystemExit:
+        pass  # exit() and quit() mean what Ctrl-D means
     return False

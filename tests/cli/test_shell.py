@@ -12,6 +12,7 @@ from cli.elves import BEGIN, SHUTDOWN, TEXT, hypercall, run
 
 from kvmhost.cli.failures import DONE, GUEST_FAILED
 from kvmhost.cli.shell import converse
+from kvmhost.host.errors import GuestBroke
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +72,44 @@ def test_a_guest_that_is_not_helped_dies(
     typed("", monkeypatch)
     assert run(tmp_path, "trips", SURVIVOR, "--shell") == GUEST_FAILED
     assert "trips killed: unhandled trap 6" in capfd.readouterr().err
+
+
+def test_killing_in_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill() -> None:
+        raise GuestBroke("enough")
+
+    typed("kill()\nraise SystemError\n", monkeypatch)
+    with pytest.raises(GuestBroke, match="enough"):
+        converse({"kill": kill}, "hello", "unhandled trap 6")
+
+
+def test_exit_means_the_end_of_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed("raise SystemExit(7)\n", monkeypatch)
+    assert converse({}, "hello", "unhandled trap 6") is False
+
+
+def test_ctrl_c_means_the_line_and_not_the_guest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
+    typed("import signal\nsignal.raise_signal(signal.SIGINT)\nprint(6 * 7)\n", monkeypatch)
+    try:
+        assert converse({}, "hello", "unhandled trap 6") is False
+    finally:
+        signal.signal(signal.SIGINT, before)
+    out, err = capsys.readouterr()
+    assert "KeyboardInterrupt" in err
+    assert "42" in out
+    assert stopped == []
+
+
+@pytest.mark.lab
+def test_a_guest_dies_of_what_the_person_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    typed("1 / 0\ntrap.kill('enough')\n", monkeypatch)
+    assert run(tmp_path, "trips", SURVIVOR, "--shell") == GUEST_FAILED
+    err = capfd.readouterr().err
+    assert "trips killed: enough" in err
+    assert "another exception occurred" not in err
