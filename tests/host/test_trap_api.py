@@ -5,6 +5,7 @@ import struct
 import pytest
 from host import tiny_guest as tiny
 
+from kvmhost._native import lib
 from kvmhost.host import GuestBroke, HookError, Machine, OutcomeKind, Trap
 
 pytestmark = pytest.mark.lab
@@ -276,3 +277,19 @@ def test_whoever_mends_an_unhandled_trap_cannot_lift_the_guest_to_ring_0(machine
     outcome = guest.run(timeout=20)
     assert outcome.kind is OutcomeKind.KILLED
     assert "it would run with CS 0x60" in outcome.reason
+
+
+def test_virtual_8086_mode_ends_a_guest_and_nothing_else() -> None:
+    """A CPU ignores VM in an IRET at ring 1 (then the UD2 is next); the lab's does not."""
+    # In that mode CS is a paragraph and EIP has 16 bits: so this is where the lab's CPU goes on.
+    start = tiny.init() + tiny.store(0x10 * lib.GUEST_CS + 0x40, 0x0B0F0B0F)
+    start += b"\x90" * (0x40 - 16 - len(start))
+    at = tiny.CODE_AT + 0x40
+    push = b"".join(b"\x68" + struct.pack("<I", word) for word in (0x20202, lib.GUEST_CS, at))
+    with Machine(8 << 20, switcher="hardened") as machine:
+        guest = tiny.boot(machine, start + push + b"\xcf" + b"\x0f\x0b")
+        outcome = guest.run(timeout=20)
+        assert outcome.kind is OutcomeKind.KILLED
+        assert outcome.reason.startswith(("it left protected mode", "unhandled trap 6"))
+        neighbour = tiny.boot(machine, tiny.init() + power_off())
+        assert neighbour.run(timeout=20).kind is OutcomeKind.POWERED_OFF
