@@ -7,6 +7,7 @@ It says so and how to report it; KVMHOST_DEBUG=1 shows the traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -60,6 +61,10 @@ def report(error: Exception) -> int:
         say("the compiled part of kvmhost cannot be loaded")
         print(f"  why: {error}\n  what to do: install kvmhost again, with this Python", file=sys.stderr)
         return OUR_FAULT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        say(f"cannot write: {error.strerror}")
+        print("  what to do: make room where the output goes, or send it elsewhere", file=sys.stderr)
+        return HOST_CANNOT
     if not hasattr(error, "next_step"):
         say(f"this is a fault of kvmhost itself: {type(error).__name__}: {error}")
         say(f"{REPORTS}; KVMHOST_DEBUG=1 shows where it happened")

@@ -1,5 +1,6 @@
 """From words to exit codes: what is imported, what is printed where, and which number comes out."""
 
+import errno
 import importlib
 import json
 import os
@@ -171,6 +172,16 @@ def test_an_error_of_ours_says_what_why_and_what_to_do(capsys: pytest.CaptureFix
     assert code == failures.HOST_CANNOT
     assert out == ""
     assert err == "kvmhost: the lamp is out\n  why: no oil\n  what to do: buy oil\n"
+
+
+def test_a_full_disk_is_not_our_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert fail_with(full, monkeypatch) == failures.HOST_CANNOT
+    err = capsys.readouterr().err
+    assert err.startswith("kvmhost: cannot write: No space left on device\n  what to do: ")
+    assert "report" not in err
 
 
 def test_the_unexpected_is_our_fault_and_says_how_to_report_it(
