@@ -57,13 +57,15 @@ struct patience {
 static void lose_patience_later(struct patience *patience)
 {
 	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = WAKE_SIGNAL};
-	struct itimerspec once = {.it_value = {.tv_sec = KVMHOST_PATIENCE_MS / 1000, .tv_nsec = 1000000}};
+	/* Again and again after the first time: a signal that comes just before KVM_RUN does not end it. */
+	struct itimerspec when = {.it_value = {.tv_sec = KVMHOST_PATIENCE_MS / 1000, .tv_nsec = 1000000},
+				  .it_interval = {.tv_nsec = 100000000}};
 
 	patience->deadline = now_ms() + KVMHOST_PATIENCE_MS;
 	event._sigev_un._tid = gettid();
 	if (timer_create(CLOCK_MONOTONIC, &event, &patience->timer) == 0) {
 		patience->armed = 1;
-		timer_settime(patience->timer, 0, &once, NULL);
+		timer_settime(patience->timer, 0, &when, NULL);
 	}
 }
 

@@ -51,7 +51,9 @@ host_start:
 	WRITE_MSR IA32_SYSENTER_CS, 0
 
 	/* [H30] Interrupts: the old controllers masked, the local APIC in x2APIC
-	 * mode and switched on. */
+	 * mode and switched on.  A vCPU that is started again after a fault may have
+	 * been on its way to a kick's handler; what is in service would block all
+	 * further ones, so it is ended (and with nothing in service EOI does nothing). */
 	mov	$0xFF, %al
 	out	%al, $PIC1_DATA
 	out	%al, $PIC2_DATA
@@ -62,6 +64,7 @@ host_start:
 	WRITE_MSR X2APIC_TPR, 0
 	WRITE_MSR X2APIC_LVT_LINT0, LVT_MASKED
 	WRITE_MSR X2APIC_SIVR, (SIVR_ENABLE + SPURIOUS_VECTOR)
+	WRITE_MSR X2APIC_EOI, 0
 	movl	$1, MB_initialised(%ebp)
 
 	/* [H40] The loop.  Out; and when somebody runs this vCPU again, the mailbox
