@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kvmhost.cli import results
+from kvmhost.cli import results, voices
 from kvmhost.cli.failures import DONE, GUEST_FAILED, INTERRUPTED, UsageError
 from kvmhost.host.errors import KvmhostError
 from kvmhost.host.outcome import Outcome, OutcomeKind
@@ -76,16 +76,33 @@ def run_machine(
         lives: dict[Guest, Life] = {}
         for image in images:
             for guest in load_guests(machine, image, arguments.append, files.get(arguments.initrd)):
-                life = lives[guest] = Life(guest.name)
-                guest.console.append(life.words.extend if arguments.json else speak)
+                lives[guest] = Life(guest.name)
                 if arguments.shell:
                     from kvmhost.cli.shell import open_shell_for
 
                     open_shell_for(guest, machine)
-        for guest, outcome in machine.run(timeout=arguments.timeout).items():
+        held_back = listen(lives, arguments.json)
+        outcomes = machine.run(timeout=arguments.timeout)
+        for voice in held_back:
+            voice.finish()
+        for guest, outcome in outcomes.items():
             lives[guest].outcome = outcome
             results.tell(guest.name, outcome)
         return MachineRun(list(lives.values()), machine.statistics())
+
+
+def listen(lives: Mapping[Guest, Life], as_json: bool) -> list[voices.Lines]:
+    """Let every Guest be heard; the voices that may hold something back are returned."""
+    lines = []
+    for guest, life in lives.items():
+        if as_json:
+            guest.console.append(life.words.extend)
+        elif len(lives) == 1:
+            guest.console.append(voices.speak)
+        else:
+            lines.append(voices.Lines(voices.speak))
+            guest.console.append(lines[-1])
+    return lines
 
 
 def load_guests(
@@ -98,12 +115,6 @@ def load_guests(
         if type(error) is not KvmhostError:
             raise
         raise UsageError(error.message, cause=error.cause, next_step=error.next_step) from error
-
-
-def speak(words: bytes) -> None:
-    """The Guest's own words, as they are and at once."""
-    sys.stdout.buffer.write(words)
-    sys.stdout.buffer.flush()
 
 
 def ending(runs: list[MachineRun]) -> int:

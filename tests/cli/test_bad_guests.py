@@ -221,7 +221,7 @@ def test_interrupted_is_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Ctrl-C while a Guest spins: the signal is raised by the Guest's own word on the console."""
     import signal
 
-    from kvmhost.cli import boot
+    from kvmhost.cli import voices
 
-    monkeypatch.setattr(boot, "speak", lambda words: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(voices, "speak", lambda words: signal.raise_signal(signal.SIGINT))
     assert run(tmp_path, "spins", BEGIN + hypercall(NOTIFY, TEXT) + SELF, "--timeout", "20") == INTERRUPTED
