@@ -107,11 +107,6 @@ class HostArea:
         for physical in range(start, end, LARGE_PAGE):
             self.memory.u64[PD_AT // 8 + physical // LARGE_PAGE] = physical | DATA | LARGE
 
-    def unmap_guest(self, start: int, end: int) -> None:
-        """Take it away again."""
-        for physical in range(start, end, LARGE_PAGE):
-            self.memory.u64[PD_AT // 8 + physical // LARGE_PAGE] = 0
-
     def set_up_cpu(self, area: CpuArea) -> None:
         """A vCPU's GDT, TSS, mailbox and state page as they are before its first instruction."""
         self._page(SWITCHER_PT_AT, area.pair, area.host_page | DATA)

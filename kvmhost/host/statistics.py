@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvmhost.host.traps import Trap
+from kvmhost.host.traps import Trap, is_interrupt
 
 if TYPE_CHECKING:
     from kvmhost.host.machine import Machine
@@ -72,7 +72,7 @@ def collect(machine: Machine) -> Statistics:
         for vector, count in enumerate(cpu.c.traps):
             if not count:
                 continue
-            if 32 <= vector < 256 and vector != Trap.SYSCALL:
+            if is_interrupt(vector):
                 interrupts += count
             else:
                 traps[Trap(vector)] += count
