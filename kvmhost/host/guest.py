@@ -120,6 +120,7 @@ class Guest:
         """Everything as at power-on: abi 9.2 for registers, the linear mode for tables."""
         state = self.state
         state.mem_base, state.mem_bytes = mem_base, mem_bytes
+        state.limit_bytes = mem_bytes
         state.linear = 1
         for index in range(lib.GUEST_ROOTS):
             state.pgdir[index] = lib.NO_PGDIR

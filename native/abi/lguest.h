@@ -1,18 +1,22 @@
 /*
  * The part of lguest's ABI that a Guest can see: hypercalls, lguest_data, the
  * async ring.  Read by our own Guests (C and assembler), by the asserts, and by
- * Python through cffi.  The layouts of other kernel versions are differences to
- * this one and live with the code that detects them.
+ * Python through cffi.
  */
 #ifndef KVMHOST_ABI_LGUEST_H
 #define KVMHOST_ABI_LGUEST_H
 
 #include <stdint.h>
 
-/* Hypercall numbers, 2.6.31 and later (EAX; arguments EBX, ECX, EDX, ESI; int 0x1F). */
+/*
+ * Hypercall numbers.  Which of them exist, and which registers carry the arguments,
+ * changed with the kernels (kvmhost/host/abi.py); a number never came back with
+ * another meaning but for 15, which was called SET_PMD while there was no PAE.
+ */
 #define LHCALL_FLUSH_ASYNC 0
 #define LHCALL_LGUEST_INIT 1
-#define LHCALL_SHUTDOWN 2
+#define LHCALL_SHUTDOWN 2 /* CRASH, without a reason, before 2.6.26 */
+#define LHCALL_LOAD_GDT 3 /* to 2.6.29 */
 #define LHCALL_NEW_PGTABLE 4
 #define LHCALL_FLUSH_TLB 5
 #define LHCALL_LOAD_IDT_ENTRY 6
@@ -39,6 +43,44 @@
 
 struct lguest_ring_entry {
 	uint32_t arg0, arg1, arg2, arg3, arg4;
+};
+
+/* Kernels 2.6.24 to 2.6.30 have fewer argument registers, in an order of their own. */
+struct lguest_ring_entry_2624 {
+	uint32_t number, arg2, arg3, arg1;
+};
+
+/* Kernels 2.6.24 to 2.6.30. */
+struct lguest_data_2624 {
+	uint32_t irq_enabled; /* 0 or 512, written by both */
+	uint32_t blocked_interrupts;
+	uint32_t cr2;
+	uint32_t time_sec, time_nsec;
+	uint8_t hcall_status[64];
+	struct lguest_ring_entry_2624 hcalls[64];
+	uint32_t reserve_mem;
+	uint32_t tsc_khz;
+	uint32_t pgdir;
+	uint32_t noirq_start, noirq_end;
+	uint32_t kernel_address;
+	uint32_t syscall_vec;
+};
+
+/* Kernels 2.6.31 to 3.0. */
+struct lguest_data_2631 {
+	uint32_t irq_enabled;
+	uint32_t blocked_interrupts;
+	uint32_t cr2;
+	uint32_t time_sec, time_nsec;
+	uint32_t irq_pending;
+	uint8_t hcall_status[64];
+	struct lguest_ring_entry hcalls[64];
+	uint32_t reserve_mem;
+	uint32_t tsc_khz;
+	uint32_t pgdir;
+	uint32_t noirq_start, noirq_end;
+	uint32_t kernel_address;
+	uint32_t syscall_vec;
 };
 
 /* Kernels 3.1 to 4.0: a window of addresses in which no interrupt may come. */

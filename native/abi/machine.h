@@ -228,7 +228,8 @@ struct kvmhost_guest {
 	uint32_t hypercall_pending;
 	uint32_t pool_next; /* shadow pool: offset in the block of the first page never used, */
 	uint32_t pool_free; /* of the first page given back, 0 for none; each leads to the next */
-	uint32_t pad[2];
+	uint32_t limit_bytes; /* RAM and what device memory lies behind it: all a page table may name */
+	uint32_t mmio_end; /* from limit_bytes up to here a page table names device registers; or 0 */
 	uint32_t idt[512]; /* the Guest's gates, already checked: low, high */
 	uint32_t gdt[64]; /* the Guest's descriptors, already fixed up */
 	uint8_t fxsave[512];
