@@ -42,5 +42,6 @@
 /* Notes in our own Guests' images, owner "kvmhost". */
 #define NOTE_COPIES 1 /* u32: how many Guests to make of this image */
 #define NOTE_ABOUT 2 /* text: what the Guest shows */
+#define NOTE_ABI 3 /* text: the release whose ABI it speaks, and "pae" if so are its tables: "2.6.31 pae" */
 
 #endif
