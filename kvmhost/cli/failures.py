@@ -94,6 +94,7 @@ def exit_code(error: Exception) -> int:
 CODES = {
     "UsageError": USAGE,
     "MemorySizeError": USAGE,
+    "AbiError": USAGE,
     "SwitcherError": USAGE,
     "GuestBroke": GUEST_FAILED,
     "ImageError": GUEST_FAILED,

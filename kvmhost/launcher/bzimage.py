@@ -11,12 +11,14 @@ from kvmhost._native import lib
 from kvmhost.launcher.elf import BUILD_AGAIN, BUILD_I386
 from kvmhost.launcher.errors import ImageError
 from kvmhost.launcher.image import Image, Segment
+from kvmhost.launcher.linux import Kernel
 
 SECTOR: Final = 512
 MAGIC: Final = b"HdrS"
 DEFAULT_SETUP_SECTS: Final = 4
 PROTOCOL_WITH_XLOADFLAGS: Final = 0x020C
 XLF_KERNEL_64: Final = 1
+LONGEST_RELEASE: Final = 64
 
 
 def is_bzimage(data: bytes) -> bool:
@@ -58,4 +60,12 @@ def parse(data: bytes, name: str) -> Image:
     (entry,) = struct.unpack_from("<I", data, lib.BZIMAGE_CODE32_START)
     if not segment.physical <= entry < segment.end:
         raise ImageError(f"{name} begins at {entry:#x}, where nothing of it is loaded", "build it again")
-    return Image(name, entry, (segment,), ())
+    return Image(name, entry, (segment,), (), kernel=Kernel(release=_release(data)))
+
+
+def _release(data: bytes) -> str | None:
+    """The first word of the version string that the setup header points to, if there is one."""
+    (pointer,) = struct.unpack_from("<H", data, lib.BZIMAGE_KERNEL_VERSION)
+    start = pointer + SECTOR
+    text = data[start : start + LONGEST_RELEASE].split(b"\0")[0].split(b" ")[0]
+    return text.decode("ascii") if pointer and text.isascii() and text[:1].isdigit() else None

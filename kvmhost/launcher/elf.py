@@ -12,6 +12,7 @@ from typing import Final
 
 from kvmhost.launcher.errors import ImageError
 from kvmhost.launcher.image import Image, Note, Segment
+from kvmhost.launcher.linux import examine
 
 MAGIC: Final = b"\x7fELF"
 EHDR: Final = struct.Struct("<16sHHIIIIIHHHHHH")
@@ -51,7 +52,8 @@ def parse(data: bytes, name: str) -> Image:
     table = _program_headers(data, name, offset, entries)
     segments: list[Segment] = []
     notes: list[Note] = []
-    for kind, start, _virtual, physical, file_size, memory_size, _flags, _align in table:
+    offsets: list[int] = []
+    for kind, start, virtual, physical, file_size, memory_size, _flags, _align in table:
         if kind == PT_INTERP:
             raise ImageError(
                 f"{name} is a program for Linux's user space",
@@ -70,8 +72,10 @@ def parse(data: bytes, name: str) -> Image:
             notes += _notes(content, name)
         elif memory_size or file_size:
             segments.append(_segment(name, physical, content, memory_size))
-    _check_layout(name, segments, entry)
-    return Image(name, entry, tuple(segments), tuple(notes))
+            offsets.append((virtual - physical) % ADDRESS_END)
+    at_entry = _check_layout(name, segments, entry)
+    kernel = examine(b"".join(segment.data for segment in segments))
+    return Image(name, entry, tuple(segments), tuple(notes), page_offset=offsets[at_entry], kernel=kernel)
 
 
 def _header(data: bytes, name: str) -> tuple[int, int, int]:
@@ -128,7 +132,8 @@ def _segment(name: str, physical: int, content: bytes, memory_size: int) -> Segm
     return Segment(physical, content, memory_size)
 
 
-def _check_layout(name: str, segments: list[Segment], entry: int) -> None:
+def _check_layout(name: str, segments: list[Segment], entry: int) -> int:
+    """That segments lie apart and the entry in one of them: which."""
     if not segments:
         raise ImageError(f"{name} has nothing to load", "link it as an executable with a text segment")
     ordered = sorted(segments, key=lambda segment: segment.physical)
@@ -139,11 +144,13 @@ def _check_layout(name: str, segments: list[Segment], entry: int) -> None:
                 "correct the physical addresses (AT or LMA) in its linker script",
                 f"{low.physical:#x} to {low.end:#x} and {high.physical:#x} to {high.end:#x}",
             )
-    if not any(segment.physical <= entry < segment.end for segment in segments):
-        raise ImageError(
-            f"{name} begins at {entry:#x}, where nothing of it is loaded",
-            "set its entry to the physical address of its first instruction",
-        )
+    for index, segment in enumerate(segments):
+        if segment.physical <= entry < segment.end:
+            return index
+    raise ImageError(
+        f"{name} begins at {entry:#x}, where nothing of it is loaded",
+        "set its entry to the physical address of its first instruction",
+    )
 
 
 def _notes(content: bytes, name: str) -> list[Note]:

@@ -16,5 +16,9 @@ class ImageError(KvmhostError):
         super().__init__(message, cause=cause, next_step=next_step)
 
 
+class AbiError(KvmhostError):
+    """A generation of lguest's ABI that does not exist."""
+
+
 class MemorySizeError(KvmhostError):
     """A memory size that no Guest can have."""

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kvmhost.host.abi import DEFAULT, Abi
+from kvmhost.launcher.linux import UNKNOWN, Kernel
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -32,7 +35,12 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A Guest that can be loaded. `entry` is the Guest-physical address of its first instruction.
+    """A Guest that can be loaded.
+
+    entry: Guest-physical address of the first instruction.  abi: the generation it speaks: what --abi or
+    a note of its own says, else what its release does.  page_offset: linear minus physical address of
+    the kernel, 0 where they are the same, None where it is not known.  kernel: what a Linux kernel
+    says about itself.
 
     >>> Image("x", 0x100000, (Segment(0x100000, b"", 4096),), ()).end == 0x101000
     True
@@ -42,6 +50,24 @@ class Image:
     entry: int
     segments: tuple[Segment, ...]
     notes: tuple[Note, ...]
+    abi: Abi = DEFAULT
+    page_offset: int | None = None
+    kernel: Kernel = UNKNOWN
+
+    @property
+    def release(self) -> str | None:
+        """As `uname -r` prints it; None for what is no Linux."""
+        return self.kernel.release
+
+    @property
+    def pae(self) -> bool | None:
+        """Whether its page tables have three levels, where that can be known."""
+        return self.kernel.pae
+
+    @property
+    def lguest(self) -> bool | None:
+        """Whether a Linux kernel was built as a Guest, where that can be known."""
+        return self.kernel.lguest
 
     @property
     def end(self) -> int:

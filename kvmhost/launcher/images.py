@@ -14,6 +14,7 @@ from typing import BinaryIO, Final, Self
 from kvmhost._native import lib
 from kvmhost.launcher import bzimage, elf
 from kvmhost.launcher.errors import ImageError
+from kvmhost.launcher.generation import with_generation
 from kvmhost.launcher.image import Image
 
 SHIPPED: Final = Path(__file__).parent.parent / "data" / "guests"
@@ -120,14 +121,14 @@ def adopt(source: "str | os.PathLike[str] | BinaryIO | OpenImage") -> OpenImage:
 
 
 def parse(data: bytes, name: str) -> Image:
-    """The image in `data`, ELF or bzImage. Raises ImageError.
+    """The image in `data`, ELF or bzImage, and the generation it speaks. Raises ImageError.
 
     >>> parse(b"", "nothing")
     Traceback (most recent call last):
     ...
     kvmhost.launcher.errors.ImageError: nothing is empty. Next: build it again, ...
     """
-    return bzimage.parse(data, name) if bzimage.is_bzimage(data) else elf.parse(data, name)
+    return with_generation(bzimage.parse(data, name) if bzimage.is_bzimage(data) else elf.parse(data, name))
 
 
 def copies(image: Image) -> int:

@@ -35,6 +35,7 @@
 /* In the header of a bzImage, beside those above. */
 #define BZIMAGE_SETUP_SECTS 0x1F1 /* u8, in sectors of 512 bytes; 0 means 4 */
 #define BZIMAGE_MAGIC 0x202 /* "HdrS" */
+#define BZIMAGE_KERNEL_VERSION 0x20E /* u16, of a text, from 0x200; 0 means none */
 #define BZIMAGE_CODE32_START 0x214 /* u32 */
 #define BZIMAGE_XLOADFLAGS 0x236 /* u16, from protocol 2.12; bit 0: has a 64-bit entry */
 #define BZIMAGE_LOAD_ADDRESS 0x100000

@@ -55,3 +55,28 @@ def test_refused(data: bytes, text: str) -> None:
 
 def test_the_64_bit_flag_means_nothing_before_2_12() -> None:
     assert images.parse(with_word(bzimage(0x020B), 0x236, 1), "kernel").entry == 0x100000
+
+
+def with_version(text: bytes, pointer: int = 0x300) -> bytes:
+    """The version string lies at 0x500, and the header says where, counting from 0x200."""
+    data = bytearray(with_word(bzimage(), 0x20E, pointer))
+    data[0x500 : 0x500 + len(text)] = text
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "release"),
+    [
+        (with_version(b"2.6.29.6 (me@here) #1 SMP\0"), "2.6.29.6"),
+        (with_version(b"4.1.15+\0"), "4.1.15+"),
+        (with_version(b"4.1.15", 0), None),
+        (with_version(b"\xc3\xa4"), None),
+        (with_version(b"4.1\xc3\xa4 x"), None),
+        (with_word(bzimage(), 0x20E, 0xFFFF), None),
+    ],
+    ids=["release", "release alone", "no pointer", "no release", "not ASCII", "behind the end"],
+)
+def test_release(data: bytes, release: str | None) -> None:
+    image = images.parse(data, "kernel")
+    assert image.release == release
+    assert image.abi.name == {"2.6.29.6": "2.6.26", "4.1.15+": "4.1", None: "3.1"}[release]
