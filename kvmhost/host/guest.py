@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
 from kvmhost.host import segments
+from kvmhost.host.abi import DEFAULT, Abi
 from kvmhost.host.cpuid import Registers
 from kvmhost.host.errors import CLOSED, GuestBroke
 from kvmhost.host.interrupts import sanitise
@@ -40,6 +41,8 @@ _FCW = 0x037F
 _MXCSR = 0x1F80
 _FXSAVE_MXCSR_AT = 24
 PAGE = lib.PAGE_BYTES
+# Where nearly every 32-bit kernel lives: 3 GiB for user space, 1 GiB above.
+PAGE_OFFSET = 0xC0000000
 
 
 class Ram:
@@ -74,7 +77,9 @@ class Guest:
     """A Guest of a Machine.  Made by Machine.add_guest (bare) or Machine.load (with an image).
 
     name: for people.  ram: its memory.  frame: its registers.  state: its block.  console: whoever
-    wants what it prints (callables taking bytes).  outcome: None while it lives.
+    wants what it prints (callables taking bytes).  outcome: None while it lives.  abi: the generation
+    it speaks; abi_told: whether somebody said so, or it is an assumption that LGUEST_INIT may correct.
+    page_offset, pae: what a Guest of 2.6.30 to 3.0 is given page tables for before it runs.
     """
 
     def __init__(
@@ -86,18 +91,26 @@ class Guest:
         mem_bytes: int,
         layout: Layout,
         cpuid: dict[int, Registers],
+        abi: Abi | None = None,
+        page_offset: int = PAGE_OFFSET,
+        pae: bool = False,
     ) -> None:
         self.machine = machine
         self.name = name
         self.memory = machine.memory
         self.block = block
         self.cpuid = cpuid
+        self.abi = DEFAULT if abi is None else abi
+        self.abi_told = abi is not None
+        self.page_offset = page_offset
+        self.pae = pae
         self.tsc_khz = 0  # what LGUEST_INIT is told; 0: not to be used as a clock
         self.console: list[Callable[[bytes], object]] = []
         self.hooks: dict[int, list[Handler]] = {}
         self.unhandled: Callable[[GuestTrap, str], bool] | None = None
         self.handled: Counter[tuple[Trap | str, str]] = Counter()
         self.outcome: Outcome | None = None
+        self.condemned: GuestBroke | None = None
         self.data: LguestData | None = None
         self.cpu: Cpu | None = None
         self.cpus_seen: set[int] = set()
@@ -219,6 +232,17 @@ class Guest:
         if self.outcome is None:
             self.outcome = Outcome(kind, reason, report)
             self.set_clock(0)
+
+    def end_from_outside(self, reason: str, advice: str = "") -> None:
+        """Another thread found that this Guest broke a rule: a device whose ring makes no sense.
+
+        The Guest is killed, and the report made, by the thread of its vCPU as soon as it looks; one that
+        is halted, or not running now, is looked at then.  Only the first reason is kept.
+        """
+        with self._alarm_lock:
+            if self.condemned is None:
+                self.condemned = GuestBroke(reason, advice)
+        self.machine.wake(self)
 
     def write_console(self, text: bytes) -> None:
         """The Guest said something."""

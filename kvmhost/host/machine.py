@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from kvmhost._native import lib
+from kvmhost.host.abi import Abi
 from kvmhost.host.clock import Clock
 from kvmhost.host.cpu import FIRST_KICK_GSI, MSI_ADDRESS, Cpu
 from kvmhost.host.cpuid import guest_table
 from kvmhost.host.errors import KvmhostError, MachineBroken
-from kvmhost.host.guest import Guest
+from kvmhost.host.guest import PAGE_OFFSET, Guest
 from kvmhost.host.host_area import HostArea
 from kvmhost.host.memory import VmMemory
 from kvmhost.host.outcome import Outcome, OutcomeKind
@@ -122,10 +123,21 @@ class Machine:
         if any(entry.function == TSC_LEAF and entry.edx & INVARIANT_TSC for entry in offered):
             self._tsc_khz = self.cpus[0].vcpu.tsc_khz()
 
-    def add_guest(self, memory_bytes: int | None = None, name: str = "guest") -> Guest:
+    def add_guest(
+        self,
+        memory_bytes: int | None = None,
+        name: str = "guest",
+        *,
+        abi: Abi | None = None,
+        page_offset: int = PAGE_OFFSET,
+        pae: bool = False,
+    ) -> Guest:
         """A Guest with RAM full of zeros and registers as at power-on (abi 9.2).
 
-        memory_bytes: a multiple of 4096 from 1 MiB on.  Raises KvmhostError if it does not fit below
+        memory_bytes: a multiple of 4096 from 1 MiB on.  abi: the generation it speaks; None where nobody
+        knows: then the usual one is assumed and LGUEST_INIT may correct it.  page_offset, pae: where its
+        kernel lives and the format of its page tables, which only Guests of 2.6.30 to 3.0 need to be known
+        before they run.  Raises KvmhostError if it does not fit below
         0xFE000000 together with what is there already.
         """
         size = self.default_memory if memory_bytes is None else memory_bytes
@@ -148,7 +160,9 @@ class Machine:
         self.vm.add_memory(block, base + size - block, address=self.memory.address + block)
         self.host.map_guest(block, end)
         self._next_block = end
-        guest = Guest(self, name, block, base, size, self.blob.layout, dict(self._guest_cpuid))
+        guest = Guest(
+            self, name, block, base, size, self.blob.layout, dict(self._guest_cpuid), abi, page_offset, pae
+        )
         guest.tsc_khz = self._tsc_khz
         self.guests.append(guest)
         return guest

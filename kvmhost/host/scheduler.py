@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from kvmhost.host.cpu import Cpu
     from kvmhost.host.guest import Guest
 
+
+def _has_reason(guest: Guest) -> bool:
+    """Whether a halted Guest must come to a vCPU: for an interrupt, or for its end."""
+    return guest.condemned is not None or bool(candidates(guest))
+
+
 PATIENCE_SECONDS = lib.KVMHOST_PATIENCE_MS / 1000
 
 
@@ -59,7 +65,7 @@ class Scheduler:
     def wake(self, guest: Guest) -> None:
         """An interrupt was posted: end its halt, or make its vCPU look."""
         with self._changed:
-            if guest in self._halted and candidates(guest):
+            if guest in self._halted and _has_reason(guest):
                 self._halted.discard(guest)
                 self._ready.append(guest)
                 self._changed.notify_all()
@@ -258,7 +264,7 @@ class Scheduler:
             self._busy -= 1
             guest.cpu = None
             if guest.outcome is None:
-                if left is Left.HALTED and not candidates(guest):
+                if left is Left.HALTED and not _has_reason(guest):
                     self._halted.add(guest)
                 else:
                     self._ready.append(guest)

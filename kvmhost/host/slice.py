@@ -61,6 +61,9 @@ def _deliver(cpu: Cpu, guest: Guest) -> bool:
     """Give the Guest the interrupt that is due, if one is; False if its life is over."""
     if guest.outcome is not None:
         return False
+    if guest.condemned is not None:
+        _kill(guest, guest.condemned.reason, guest.condemned.advice)
+        return False
     try:
         if interrupts.deliver(guest):
             cpu.look_again(interrupts.RETRY_SECONDS)
