@@ -7,6 +7,7 @@ child process does not get a copy, and a core dump does not contain what Guests 
 """
 
 import mmap
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -45,16 +46,13 @@ class VmMemory:
                 next_step="raise `ulimit -v`, or set vm.overcommit_memory to 0 or 1",
             ) from error
         self.size = size
+        self.closed = False
         self._map.madvise(mmap.MADV_DONTFORK)
         self._map.madvise(mmap.MADV_DONTDUMP)
         self.u8: Any = ffi.from_buffer("uint8_t[]", self._map, require_writable=True)
         self.u32: Any = ffi.from_buffer("uint32_t[]", self._map, require_writable=True)
         self.u64: Any = ffi.from_buffer("uint64_t[]", self._map, require_writable=True)
         self.address = int(ffi.cast("uintptr_t", self.u8))
-
-    @property
-    def closed(self) -> bool:
-        return self._map.closed
 
     def read(self, physical: int, length: int) -> bytes:
         """Copy `length` bytes out from VM-physical `physical`. Raises AddressError outside of memory."""
@@ -66,6 +64,20 @@ class VmMemory:
         length = memoryview(data).nbytes
         self._check(physical, length)
         self._map[physical : physical + length] = bytes(data)
+
+    def view(self, physical: int, length: int) -> memoryview:
+        """The memory itself, for readv(2) and the like.  Raises AddressError outside of memory.
+
+        To be let go before close(): while a view lives the mapping stays, and goes with the last of them.
+
+        >>> with VmMemory(0x1000) as memory:
+        ...     with memory.view(0x10, 2) as two:
+        ...         two[0] = 0xAB
+        ...     memory.read(0x10, 2).hex()
+        'ab00'
+        """
+        self._check(physical, length)
+        return memoryview(self._map)[physical : physical + length]
 
     def release(self, physical: int, length: int) -> None:
         """Give whole pages back to the system: they read as zero afterwards.
@@ -80,11 +92,13 @@ class VmMemory:
 
     def close(self) -> None:
         """Unmap. Twice is as good as once."""
-        if not self._map.closed:
+        if not self.closed:
+            self.closed = True
             for array in (self.u8, self.u32, self.u64):
                 ffi.release(array)
             self.u8 = self.u32 = self.u64 = None
-            self._map.close()
+            with suppress(BufferError):
+                self._map.close()
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +109,7 @@ class VmMemory:
         self.close()
 
     def _check(self, physical: int, length: int) -> None:
-        if self._map.closed:
+        if self.closed:
             raise AddressError("this VM's memory is closed")
         if physical < 0 or length < 0 or physical + length > self.size:
             raise AddressError(

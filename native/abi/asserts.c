@@ -6,6 +6,7 @@
 
 #include "lguest.h"
 #include "machine.h"
+#include "virtio.h"
 
 #define AT(type, field, offset) _Static_assert(offsetof(struct type, field) == (offset), #type "." #field)
 #define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
@@ -88,3 +89,15 @@ SIZE(lguest_data_31, 1392);
 AT(lguest_data_41, noirq_iret, 1376);
 AT(lguest_data_41, kernel_address, 1380);
 SIZE(lguest_data_41, 1388);
+
+AT(virtio_descriptor, length, 8);
+AT(virtio_descriptor, next, 14);
+SIZE(virtio_descriptor, 16);
+SIZE(virtio_ring, VIRTIO_RING_BYTES);
+SIZE(virtio_used_entry, 8);
+SIZE(device_header, 5);
+SIZE(device_queue, 8);
+AT(virtio_common, queues, 18);
+AT(virtio_common, queue_select, 22);
+AT(virtio_common, queue_desc_low, 32);
+SIZE(virtio_common, PCI_BAR_NOTIFY);

@@ -233,3 +233,8 @@ void kvmhost_clear_bits(volatile uint32_t *word, uint32_t bits)
 {
 	__atomic_fetch_and(word, ~bits, __ATOMIC_SEQ_CST);
 }
+
+void kvmhost_fence(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}

@@ -51,5 +51,7 @@ int kvmhost_wake_signal(void);
 /* Words in VM memory that several threads change: locked operations only. */
 void kvmhost_set_bits(volatile uint32_t *word, uint32_t bits);
 void kvmhost_clear_bits(volatile uint32_t *word, uint32_t bits);
+/* What was written before is seen by all before anything behind is read. */
+void kvmhost_fence(void);
 
 #endif

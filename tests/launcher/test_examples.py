@@ -11,7 +11,7 @@ import kvmhost.launcher
 # machine needs a KVM and privileges changes who we are; each has tests of its own.
 MODULES = [
     name
-    for _, name, _ in pkgutil.iter_modules(kvmhost.launcher.__path__, "kvmhost.launcher.")
+    for _, name, _ in pkgutil.walk_packages(kvmhost.launcher.__path__, "kvmhost.launcher.")
     if name.rpartition(".")[2] not in ("machine", "privileges")
 ]
 
