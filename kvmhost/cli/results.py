@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kvmhost.cli.boot import MachineRun
     from kvmhost.host.outcome import Outcome
     from kvmhost.host.statistics import Statistics
+    from kvmhost.host.watch import Times
     from kvmhost.switcher.blobs import Blob
 
 INTERRUPTS = "interrupt"
@@ -49,7 +50,33 @@ def table(statistics: Statistics) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [f"{what:<{widths[0]}}  {times:>{widths[1]}}  {where}".rstrip() for what, times, where in rows]
     lines.insert(1, "-" * max(map(len, lines)))
+    for name, times in statistics.times.items():
+        lines += ["", *time_table(name, times)]
     return "\n".join([*lines, origin(statistics)])
+
+
+def time_table(name: str, times: Times) -> list[str]:
+    """Where one Guest's time went: by place, then Python's by kind of trap, the longest first."""
+    places = (
+        ("Guest and world switch", times.inside),
+        ("KVM", times.kvm),
+        ("shim", times.shim),
+        ("Python", times.python_ns),
+    )
+    whole = sum(spent for _, spent in places) or 1
+    each = f"{whole / 1000 / (times.traps or 1):,.1f} us a trap"
+    lines = [f"time of {name}: {whole / 1e9:.3f} s while it ran, {each}"]
+    lines += [f"  {place:<40} {spent / 1e9:>9.3f} s {spent / whole:>6.1%}" for place, spent in places]
+    lines.append("  Python, by kind of trap" + " " * 21 + "time      count   us each")
+    kinds = sorted(times.python.items(), key=lambda item: -item[1][1])
+    lines += [
+        f"    {kind:<38} {spent / 1e9:>9.3f} s {count:>9,} {spent / 1000 / count:>9.1f}"
+        for kind, (count, spent) in kinds
+    ]
+    lines.append(
+        f"  (KVM: {times.runs:,} KVM_RUN at {times.exit_ns / 1000:.1f} us, the price of an empty one)"
+    )
+    return lines
 
 
 def trap_rows(statistics: Statistics) -> Iterator[tuple[str, int, list[str]]]:
@@ -119,4 +146,17 @@ def machine_as_dict(run: MachineRun) -> dict[str, Any]:
         "kicks": statistics.kicks,
         "signals": statistics.signals,
         "nmis": statistics.nmis,
+        "times": {
+            name: {
+                "inside_ns": times.inside,
+                "kvm_ns": times.kvm,
+                "shim_ns": times.shim,
+                "exit_ns": times.exit_ns,
+                "python": [
+                    {"kind": kind, "count": count, "ns": spent}
+                    for kind, (count, spent) in times.python.items()
+                ],
+            }
+            for name, times in statistics.times.items()
+        },
     }

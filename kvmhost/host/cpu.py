@@ -201,15 +201,20 @@ class Cpu:
     def put_down(self) -> None:
         """Save the FPU of the Guest that is here, so that it may go on elsewhere."""
         self._note_fpu()
-        self.fpu_ordered = self.fpu_of
         if self.fpu_of is None:
             return
         self.mailbox.fpu_save = self.fpu_of.fxsave_at
-        self.mailbox.work = lib.WORK_FPU_SAVE | lib.WORK_STAY
+        self.visit(lib.WORK_FPU_SAVE | lib.WORK_STAY)
+        self.fpu_of = self.fpu_ordered = None
+
+    def visit(self, work: int) -> None:
+        """Let the Host do some work of the mailbox, WORK_* bits, and come back without a world switch."""
+        self._note_fpu()
+        self.fpu_ordered = self.fpu_of
+        self.mailbox.work = work
         left = lib.kvmhost_visit(self.c)
         if left != lib.LEFT_TRAP:
-            raise MachineBroken(f"vCPU {self.index} did not put its FPU away", cause=f"result {left}")
-        self.fpu_of = self.fpu_ordered = None
+            raise MachineBroken(f"vCPU {self.index} did not do the Host's work", cause=f"result {left}")
 
     def post(self, why: int) -> None:
         """Ask for attention, ATTENTION_* bits.  From any thread; nothing once the vCPU is closed."""

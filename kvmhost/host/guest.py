@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kvmhost.host.guest_trap import GuestTrap
     from kvmhost.host.lguest_data import LguestData
     from kvmhost.host.machine import Machine
+    from kvmhost.host.watch import Watch
 
 Handler = Callable[["GuestTrap"], object]
 
@@ -108,6 +109,7 @@ class Guest:
         self.console: list[Callable[[bytes], object]] = []
         self.hooks: dict[int, list[Handler]] = {}
         self.unhandled: Callable[[GuestTrap, str], bool] | None = None
+        self.watch: Watch | None = None
         self.handled: Counter[tuple[Trap | str, str]] = Counter()
         self.outcome: Outcome | None = None
         self.condemned: GuestBroke | None = None

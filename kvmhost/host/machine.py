@@ -22,12 +22,15 @@ from kvmhost.host.memory import VmMemory
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.host.scheduler import Scheduler
 from kvmhost.host.statistics import Statistics, collect
+from kvmhost.host.watch import Watch
 from kvmhost.kvm import CpuidEntry, Kvm, MsiRoute
 from kvmhost.switcher import load as load_switcher
 from kvmhost.switcher.blobs import Blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from kvmhost.host.trace import TraceFile
 
 DEFAULT_SLICE_SECONDS = 0.01
 SMALLEST_GUEST = 0x100000
@@ -201,6 +204,14 @@ class Machine:
             for guest in self.guests:
                 guest.end(OutcomeKind.KILLED, f"its machine was lost: {broken.message}")
             raise
+
+    def watch(self, trace: TraceFile | None = None) -> None:
+        """From now on, time what the Guests do (statistics().times); with `trace`, write it all down there.
+
+        Guests that are added later are not watched.  The trace must be closed after the machine.
+        """
+        for guest in self.guests:
+            guest.watch = Watch(guest, trace)
 
     def stop(self) -> None:
         """End a run from another thread; the Guests can be run again."""

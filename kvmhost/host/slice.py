@@ -8,6 +8,7 @@ is asked first, then the Host's own.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,19 @@ class Left(Enum):
 # [T10]
 def run_slice(cpu: Cpu, guest: Guest) -> Left:
     """Run a Guest on a vCPU until it ends, halts, or somebody wants the vCPU."""
+    enter = cpu.enter if guest.watch is None else guest.watch.enter_on(cpu)
+    try:
+        return _run(cpu, guest, enter)
+    finally:
+        if guest.watch is not None:
+            guest.watch.pause(cpu)
+
+
+def _run(cpu: Cpu, guest: Guest, enter: Callable[[Guest], int]) -> Left:
     while _deliver(cpu, guest):
         if guest.state.halted:
             return _halted(guest)
-        left = cpu.enter(guest)
+        left = enter(guest)
         if left == lib.LEFT_TRAP:
             _settle(cpu, guest)
         elif left == lib.LEFT_ATTENTION:

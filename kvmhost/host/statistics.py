@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmhost.host.traps import Trap, is_interrupt
+from kvmhost.host.watch import price_of_an_exit
 
 if TYPE_CHECKING:
     from kvmhost.host.machine import Machine
+    from kvmhost.host.watch import Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Statistics:
     switches: round trips through the Switcher.  runs: KVM_RUN calls.  traps: by kind, interrupts to
     the Host apart.  handled: (kind or "interrupt", place) to count, place being "Python", "hook"
     (Python, a user's) or "shim".  guest_changes: a vCPU took another Guest.  moves: a Guest took
-    another vCPU.  kicks, stale, signals: of the shim.  backend: "vmx", "svm", "lab" or "kvm".
+    another vCPU.  kicks, stale, signals: of the shim.  times: where time went, by the name of each Guest
+    that was watched.  backend: "vmx", "svm", "lab" or "kvm".
     """
 
     switches: int
@@ -37,6 +40,7 @@ class Statistics:
     stale: int
     signals: int
     nmis: int
+    times: Mapping[str, Times]
     backend: str
     cpu: str
     kernel: str
@@ -95,8 +99,19 @@ def collect(machine: Machine) -> Statistics:
         stale=stale,
         signals=sum(cpu.c.signals for cpu in machine.cpus),
         nmis=sum(cpu.mailbox.nmi_host + cpu.mailbox.nmi_switcher for cpu in machine.cpus),
+        times=_times(machine),
         backend=backend(),
         cpu=cpu_model(),
         kernel=platform.release(),
         switcher=machine.blob.name,
     )
+
+
+def _times(machine: Machine) -> dict[str, Times]:
+    """Of the Guests that are watched; a machine that runs, or is broken, has no exits to spare."""
+    watches = {guest.name: guest.watch for guest in machine.guests if guest.watch is not None}
+    if not watches:
+        return {}
+    able = machine.broken is None and not machine.scheduler.running
+    price = price_of_an_exit(machine.cpus[0]) if able else 0
+    return {name: watch.times(price) for name, watch in watches.items()}

@@ -116,6 +116,25 @@ int kvmhost_signal(struct kvmhost_cpu *cpu)
 	return thread ? pthread_kill((pthread_t)thread, WAKE_SIGNAL) : ESRCH;
 }
 
+/* KVM_RUN, and how long it took if somebody wants to know. */
+static int run_once(struct kvmhost_cpu *cpu)
+{
+	struct timespec before, after;
+	int result, error;
+
+	cpu->runs++;
+	if (!cpu->timed)
+		return ioctl(cpu->fd, KVM_RUN, 0);
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	result = ioctl(cpu->fd, KVM_RUN, 0);
+	error = errno;
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	cpu->run_ns +=
+	    (uint64_t)((after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec);
+	errno = error;
+	return result;
+}
+
 /* Which door the ring-0 Host left by, or LEFT_EXIT for anything else. */
 static int door(const struct kvm_run *run)
 {
@@ -140,8 +159,7 @@ static int run_to_door(struct kvmhost_cpu *cpu)
 	int left;
 
 	for (;;) {
-		cpu->runs++;
-		if (ioctl(cpu->fd, KVM_RUN, 0) == 0) {
+		if (run_once(cpu) == 0) {
 			left = door(cpu->run);
 			break;
 		}

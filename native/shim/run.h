@@ -32,6 +32,8 @@ struct kvmhost_cpu {
 	uint64_t kicks; /* kicks sent */
 	uint64_t posts; /* requests for attention */
 	uint64_t traps[257]; /* by vector; 256 is NO_TRAP */
+	uint64_t run_ns; /* nanoseconds inside KVM_RUN while timed is set */
+	uint64_t timed; /* somebody wants to know */
 
 	uint64_t thread; /* pthread_t of whoever is inside kvmhost_enter, or 0 */
 };
