@@ -4,6 +4,7 @@
  */
 #include <stddef.h>
 
+#include "block.h"
 #include "lguest.h"
 #include "machine.h"
 #include "virtio.h"
@@ -101,3 +102,11 @@ AT(virtio_common, queues, 18);
 AT(virtio_common, queue_select, 22);
 AT(virtio_common, queue_desc_low, 32);
 SIZE(virtio_common, PCI_BAR_NOTIFY);
+
+AT(block_request, sector, 8);
+SIZE(block_request, 16);
+AT(block_config, segments, 12);
+AT(block_config, cylinders, BLOCK_PAGE_CONFIG_BYTES);
+AT(block_config, block_bytes, 20);
+AT(block_config, write_back, 32);
+AT(block_config, queues, BLOCK_PCI_CONFIG_BYTES - 2);
