@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
 
 LONGEST = 4
+ALL_ONES = 0xFFFFFFFF
 OPERAND_SIZE = 0x66
 CLI = 0xFA
 CPUID = b"\x0f\xa2"
 RDMSR = b"\x0f\x32"
 WRMSR = b"\x0f\x30"
 
-# Opcode to (length, width of the data in bytes or None for "16 or 32", whether it reads).
+# Opcode to (length, width of the data in bytes or None for "16 or 32", whether it reads); of length 1: by DX.
 _PORT_IO: dict[int, tuple[int, int | None, bool]] = {
     0xE4: (2, 1, True),
     0xE5: (2, None, True),
@@ -41,7 +42,10 @@ def _finish(guest: Guest, length: int) -> bool:
 
 
 def _port_io(guest: Guest, code: bytes) -> bool:
-    """No device answers: reads see all ones, writes go nowhere; the rest of EAX is kept."""
+    """A device answers, or nobody: then reads see all ones and writes go nowhere (abi 4.4).
+
+    What a read of 8 or 16 bits does not fill of EAX is kept.
+    """
     prefix = 1 if code[0] == OPERAND_SIZE else 0
     form = _PORT_IO.get(code[prefix]) if prefix < len(code) else None
     if form is None:
@@ -49,8 +53,16 @@ def _port_io(guest: Guest, code: bytes) -> bool:
     length, width, reads = form
     if width is None:
         width = 2 if prefix else 4
+    if not prefix + length <= len(code):
+        return False
+    frame, bus = guest.frame, guest.bus
+    port = frame.edx & 0xFFFF if length == 1 else code[prefix + 1]
+    mask = ALL_ONES >> 32 - 8 * width
     if reads:
-        guest.frame.eax |= (1 << (8 * width)) - 1
+        value = ALL_ONES if bus is None else bus.read_port(port, width)
+        frame.eax = frame.eax & ~mask | value & mask
+    elif bus is not None:
+        bus.write_port(port, width, frame.eax & mask)
     return _finish(guest, prefix + length)
 
 

@@ -24,7 +24,7 @@ def for_the_guest(tables: ShadowTables, address: int, code: int) -> int:
     if address >= lib.SWITCHER_BASE:
         return code
     if tables.state.linear:
-        present = address < tables.state.mem_bytes
+        present = address < tables.state.limit_bytes
     else:
         found = tables.guest.find(address)
         present = found is not None and bool(found[2] & PRESENT)

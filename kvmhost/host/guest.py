@@ -28,6 +28,7 @@ from kvmhost.switcher.layout import Layout
 from kvmhost.switcher.pair import Frame
 
 if TYPE_CHECKING:
+    from kvmhost.host.bus import Bus
     from kvmhost.host.clock import Alarm
     from kvmhost.host.cpu import Cpu
     from kvmhost.host.guest_trap import GuestTrap
@@ -47,9 +48,9 @@ PAGE_OFFSET = 0xC0000000
 
 
 class Ram:
-    """A Guest's RAM by Guest-physical address, for whoever loads an image.
+    """A Guest's memory by Guest-physical address, for whoever loads an image or reads an argument.
 
-    Raises GuestBroke for anything outside.
+    size: bytes, of RAM and of the device memory directly above it.  Raises GuestBroke for anything outside.
     """
 
     def __init__(self, memory: VmMemory, base: int, size: int) -> None:
@@ -59,8 +60,8 @@ class Ram:
         """Whether `length` bytes at `address` exist."""
         if address < 0 or length < 0 or address + length > self.size:
             raise GuestBroke(
-                f"{length:#x} bytes at physical {address:#010x} are outside of RAM",
-                f"this Guest's RAM ends at {self.size:#010x}",
+                f"{length:#x} bytes at physical {address:#010x} are outside of memory",
+                f"this Guest's memory ends at {self.size:#010x}",
             )
 
     def read(self, address: int, length: int) -> bytes:
@@ -78,9 +79,10 @@ class Guest:
     """A Guest of a Machine.  Made by Machine.add_guest (bare) or Machine.load (with an image).
 
     name: for people.  ram: its memory.  frame: its registers.  state: its block.  console: whoever
-    wants what it prints (callables taking bytes).  outcome: None while it lives.  abi: the generation
-    it speaks; abi_told: whether somebody said so, or it is an assumption that LGUEST_INIT may correct.
-    page_offset, pae: what a Guest of 2.6.30 to 3.0 is given page tables for before it runs.
+    wants what it prints (callables taking bytes).  bus: where its devices are, if it has any.
+    outcome: None while it lives.  abi: the generation it speaks; abi_told: whether somebody said so, or it is
+    an assumption that LGUEST_INIT may correct.  page_offset, pae: what a Guest of 2.6.30 to 3.0 is given
+    page tables for before it runs.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Guest:
         abi: Abi | None = None,
         page_offset: int = PAGE_OFFSET,
         pae: bool = False,
+        device_bytes: int = 0,
     ) -> None:
         self.machine = machine
         self.name = name
@@ -111,6 +114,7 @@ class Guest:
         self.unhandled: Callable[[GuestTrap, str], bool] | None = None
         self.watch: Watch | None = None
         self.handled: Counter[tuple[Trap | str, str]] = Counter()
+        self.bus: Bus | None = None
         self.outcome: Outcome | None = None
         self.condemned: GuestBroke | None = None
         self.data: LguestData | None = None
@@ -124,18 +128,18 @@ class Guest:
         self.fxsave_at = block + lib.GUEST_STATE_OFFSET + lib.GUEST_FXSAVE_OFFSET
         self.frame = Frame(base + self.registers_at, layout)
         self.trapnum = ffi.cast("uint32_t *", base + self.registers_at + lib.TRAPNUM_OFFSET)
-        self.ram = Ram(self.memory, mem_base, mem_bytes)
+        self.ram = Ram(self.memory, mem_base, mem_bytes + device_bytes)
         self._alarm: Alarm | None = None
         self._alarms = 0
         self._alarm_lock = threading.Lock()
-        self._boot_state(mem_base, mem_bytes)
+        self._boot_state(mem_base, mem_bytes, device_bytes)
         self.tables = ShadowTables(self.memory, block, self.state)
 
-    def _boot_state(self, mem_base: int, mem_bytes: int) -> None:
+    def _boot_state(self, mem_base: int, mem_bytes: int, device_bytes: int) -> None:
         """Everything as at power-on: abi 9.2 for registers, the linear mode for tables."""
         state = self.state
         state.mem_base, state.mem_bytes = mem_base, mem_bytes
-        state.limit_bytes = mem_bytes
+        state.limit_bytes = mem_bytes + device_bytes
         state.linear = 1
         for index in range(lib.GUEST_ROOTS):
             state.pgdir[index] = lib.NO_PGDIR
@@ -194,9 +198,9 @@ class Guest:
         pieces = []
         while length > 0:
             physical = self.tables.translate(linear)
-            if physical is None or physical >= self.state.mem_bytes:
+            if physical is None or physical >= self.state.limit_bytes:
                 break
-            size = min(length, PAGE - linear % PAGE, self.state.mem_bytes - physical)
+            size = min(length, PAGE - linear % PAGE, self.state.limit_bytes - physical)
             pieces.append((physical, size))
             linear, length = (linear + size) & 0xFFFFFFFF, length - size
         return pieces
@@ -215,7 +219,7 @@ class Guest:
             data = data[size:]
 
     def read_physical(self, address: int, length: int) -> bytes:
-        """Read an argument of a hypercall.  Raises GuestBroke for an address outside of RAM."""
+        """Read an argument of a hypercall.  Raises GuestBroke for an address outside of memory."""
         return self.ram.read(address, length)
 
     def read_text(self, address: int, most: int) -> str:

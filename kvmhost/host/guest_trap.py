@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from kvmhost._native import lib
-from kvmhost.host import emulate, fault_code, hypercalls, interrupts
+from kvmhost.host import emulate, fault_code, hypercalls, interrupts, mmio
 from kvmhost.host.errors import GuestBroke
 from kvmhost.host.traps import HAS_ERROR_CODE, Trap
 
@@ -105,6 +105,8 @@ def _general_protection(trap: GuestTrap) -> None:
 def _page_fault(trap: GuestTrap) -> None:
     guest = trap.guest
     if guest.tables.demand_page(trap.cr2, trap.error_code):
+        return
+    if guest.bus is not None and mmio.emulate(guest, guest.bus, trap.cr2):
         return
     if guest.data is not None:
         guest.data.words.cr2 = trap.cr2

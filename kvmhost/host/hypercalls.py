@@ -184,7 +184,12 @@ def _set_pmd(guest: Guest, pmd: int, index: int, *_: int) -> None:
 
 
 def _notify(guest: Guest, address: int, *_: int) -> None:
-    """The early console of 3.x: a text, and back comes how much of it was taken (abi 9.7)."""
+    """A kick for a device, or else the early console of 3.x: a text, of which it is told how much was taken.
+
+    (abi 9.7 and 10.2)
+    """
+    if guest.bus is not None and guest.bus.notify(address):
+        return
     text = guest.read_physical_until_nul(address, NOTIFY_TEXT_BYTES)
     guest.write_console(text)
     guest.frame.eax = len(text)

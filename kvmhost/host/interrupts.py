@@ -49,7 +49,7 @@ def _push(guest: Guest, stack: int, values: tuple[int, ...]) -> int:
     for value in values:
         stack = (stack - 4) & 0xFFFFFFFF
         physical = guest.tables.translate(stack, write=True)
-        if physical is None or physical % 4 or physical + 4 > guest.state.mem_bytes:
+        if physical is None or physical % 4 or physical + 4 > guest.state.limit_bytes:
             raise GuestBroke(
                 f"its kernel stack at {stack:#010x} cannot be written",
                 "map the stack writable and tell it by SET_STACK before anything can trap",

@@ -134,20 +134,22 @@ class Machine:
         abi: Abi | None = None,
         page_offset: int = PAGE_OFFSET,
         pae: bool = False,
+        device_bytes: int = 0,
     ) -> Guest:
         """A Guest with RAM full of zeros and registers as at power-on (abi 9.2).
 
         memory_bytes: a multiple of 4096 from 1 MiB on.  abi: the generation it speaks; None where nobody
         knows: then the usual one is assumed and LGUEST_INIT may correct it.  page_offset, pae: where its
         kernel lives and the format of its page tables, which only Guests of 2.6.30 to 3.0 need to be known
-        before they run.  Raises KvmhostError if it does not fit below
-        0xFE000000 together with what is there already.
+        before they run.  device_bytes: memory directly above RAM in which devices and their drivers meet,
+        in whole pages (abi 7.5).  Raises KvmhostError if it does not fit below 0xFE000000 together with
+        what is there already.
         """
         size = self.default_memory if memory_bytes is None else memory_bytes
         block = self._next_block
         base = block + lib.GUEST_BLOCK_SIZE
         align = lib.GUEST_AREA_ALIGN
-        end = base + -(-size // align) * align
+        end = base + -(-(size + device_bytes) // align) * align
         if size < SMALLEST_GUEST or size % lib.PAGE_BYTES:
             raise KvmhostError(
                 f"{size} bytes of memory are not possible",
@@ -160,11 +162,12 @@ class Machine:
                 cause=f"all Guests of a Machine live below {lib.GUEST_AREA_LIMIT:#x}",
                 next_step=f"ask for {(lib.GUEST_AREA_LIMIT - base) >> 20} MiB or less",
             )
-        self.vm.add_memory(block, base + size - block, address=self.memory.address + block)
+        self.vm.add_memory(block, base + size + device_bytes - block, address=self.memory.address + block)
         self.host.map_guest(block, end)
         self._next_block = end
+        cpuid = dict(self._guest_cpuid)
         guest = Guest(
-            self, name, block, base, size, self.blob.layout, dict(self._guest_cpuid), abi, page_offset, pae
+            self, name, block, base, size, self.blob.layout, cpuid, abi, page_offset, pae, device_bytes
         )
         guest.tsc_khz = self._tsc_khz
         self.guests.append(guest)
@@ -231,6 +234,9 @@ class Machine:
         self.scheduler.rest()
         self.closed = True
         self.clock.close()
+        for guest in self.guests:
+            if guest.bus is not None:
+                guest.bus.close()
         if self.kvm is not None:
             self._last_statistics = collect(self)
         for cpu in self.cpus:

@@ -52,7 +52,7 @@ class ShadowTables:
     """The shadow tables of one Guest.
 
     memory: VM memory.  block: VM-physical address of the Guest's block.  state: cdata `struct kvmhost_guest
-    *` at the start of it, with mem_base (a multiple of 2 MiB) and mem_bytes set.  The Guest is put into
+    *` at the start of it, with mem_base (a multiple of 2 MiB) and limit_bytes set.  The Guest is put into
     linear mode with empty tables.  pool_pages: how much of the pool may be used.
 
     After map_switcher() the current `root` can be loaded; every change is seen at the next load of CR3.
@@ -60,7 +60,7 @@ class ShadowTables:
     >>> from kvmhost._native import ffi
     >>> with VmMemory() as memory:
     ...     state = ffi.cast("struct kvmhost_guest *", memory.u8 + 0x200000)
-    ...     state.mem_base, state.mem_bytes = 0x400000, 0x100000
+    ...     state.mem_base, state.limit_bytes = 0x400000, 0x100000
     ...     shadow = ShadowTables(memory, 0x200000, state)
     ...     # 0x1000: a directory; its entry for 0xC0000000 leads to 0x2000: a table; entry 5: frame 0x3000
     ...     memory.u32[0x401C00 // 4], memory.u32[0x402014 // 4] = 0x2067, 0x3003
@@ -229,8 +229,26 @@ class ShadowTables:
         writable.
         """
         if self.state.linear:
-            return address if address < min(self.state.mem_bytes, SWITCHER_BASE) else None
+            return address if address < min(self.state.limit_bytes, SWITCHER_BASE) else None
         return self.guest.translate(address, write) if address < SWITCHER_BASE else None
+
+    def register_address(self, address: int, write: bool) -> int | None:
+        """Guest-physical address of the device register that the Guest's kernel means by linear `address`.
+
+        None if there is memory, nothing, or no right to `write`. Such an entry is never shown to the CPU, so
+        every access faults. Raises GuestBroke for a bad upper entry. (abi 7.2 step 8)
+        """
+        if not self.state.mmio_end or address >= SWITCHER_BASE:
+            return None
+        if self.state.linear:
+            return address if self.guest.is_register(address) else None
+        found = self.guest.find(address)
+        if found is None:
+            return None
+        above, _, entry = found
+        if not entry & PRESENT or (write and not above & entry & RW) or not self.guest.is_register(entry):
+            return None
+        return entry & FRAME | address & (PAGE - 1)
 
     def audit(self) -> list[str]:
         """What breaks the rules that protect the Host, a sentence each (SEC-007, SEC-024)."""
@@ -254,6 +272,8 @@ class ShadowTables:
             return False
         if error_code & FAULT_FETCH and entry & NX:
             return False
+        if self.state.mmio_end and self.guest.is_register(entry):
+            return False
         self.guest.check_last(entry)
         used = entry | ACCESSED | (DIRTY if error_code & FAULT_WRITE else 0)
         self._u64[self.trees.table(address, above) // 8 + (address >> 12 & 0x1FF)] = self._shadow_entry(used)
@@ -266,10 +286,12 @@ class ShadowTables:
         if error_code & FAULT_USER:
             return False
         state = self.state
-        pages = state.mem_bytes // PAGE * PAGE
+        pages = state.limit_bytes // PAGE * PAGE
+        if self.guest.is_register(address):
+            return False
         if address >= pages:
             raise GuestBroke(
-                f"address {address:#x} lies beyond its {state.mem_bytes:#x} bytes of memory",
+                f"address {address:#x} lies beyond its {state.limit_bytes:#x} bytes of memory",
                 "before the first NEW_PGTABLE linear addresses are physical ones",
             )
         start = address & -LARGE_PAGE
@@ -290,6 +312,8 @@ class ShadowTables:
     def _early_entry(self, value: int) -> int:
         """What SET_PTE puts into the shadow: the entry if it has been used before, else nothing."""
         if not value & PRESENT or not value & (ACCESSED | DIRTY):
+            return 0
+        if self.guest.is_register(value):
             return 0
         self.guest.check_last(value)
         return self._shadow_entry(value) if value & ACCESSED else 0

@@ -44,7 +44,7 @@ class _Walk:
         self.u64 = tables.memory.u64
         state = tables.state
         self.linear = bool(state.linear)
-        self.ram = range(state.mem_base, state.mem_base + state.mem_bytes)
+        self.ram = range(state.mem_base, state.mem_base + state.limit_bytes)
         self.spare = tables.trees.pool.in_use()
         self.switcher_table: int = tables.block + lib.GUEST_SWITCHER_PT_OFFSET
         self.roots: int = tables.block + lib.GUEST_PDPT_OFFSET

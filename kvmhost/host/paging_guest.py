@@ -19,7 +19,8 @@ _ADVICE_FRAME = "map only Guest-physical addresses below the end of RAM"
 class GuestTables:
     """One Guest's tables. All addresses that come out are Guest-physical.
 
-    state: cdata `struct kvmhost_guest *`; mem_base, mem_bytes, pae, pgdir and current_root are read from it.
+    state: cdata `struct kvmhost_guest *`; mem_base, limit_bytes, mmio_end, pae, pgdir and current_root are
+    read from it.
     """
 
     def __init__(self, memory: VmMemory, state: Any) -> None:
@@ -30,7 +31,7 @@ class GuestTables:
     def read_entry(self, physical: int, pae: int) -> int:
         """One entry at Guest-physical `physical`, 8 bytes if `pae` else 4. Raises GuestBroke outside RAM."""
         state = self._state
-        if physical + (8 if pae else 4) > state.mem_bytes:
+        if physical + (8 if pae else 4) > state.limit_bytes:
             raise GuestBroke(f"page tables at {physical:#x}, beyond its memory", _ADVICE_FRAME)
         at = state.mem_base + physical
         entry: int = self._u64[at // 8] if pae else self._u32[at // 4]
@@ -94,6 +95,11 @@ class GuestTables:
             return None
         return entry & FRAME | address & 0xFFF
 
+    def is_register(self, entry: int) -> bool:
+        """Whether an entry leads where devices have registers instead of memory (abi 10.3)."""
+        state = self._state
+        return bool(state.limit_bytes <= entry & ~NX & ~FLAGS < state.mmio_end)
+
     def looks_pae(self, pgdir: int) -> bool:
         """Is the table at Guest-physical `pgdir` a PAE top level? (abi 7.6)
 
@@ -107,7 +113,7 @@ class GuestTables:
     def check_top(self, pgdir: int) -> None:
         """Raise GuestBroke unless a whole top level fits in RAM at `pgdir`."""
         size = 32 if self._state.pae else PAGE
-        if pgdir + size > self._state.mem_bytes:
+        if pgdir + size > self._state.limit_bytes:
             raise GuestBroke(f"page directory at {pgdir:#x}, beyond its memory", _ADVICE_FRAME)
 
     def _check(self, level: str, entry: int, allowed: int) -> None:
@@ -116,9 +122,9 @@ class GuestTables:
         self._check_frame(level, entry)
 
     def _check_frame(self, level: str, entry: int) -> None:
-        if entry >> 12 >= self._state.mem_bytes >> 12:
+        if entry >> 12 >= self._state.limit_bytes >> 12:
             raise GuestBroke(
-                f"{level} entry {entry:#x} leads beyond its {self._state.mem_bytes:#x} bytes of memory",
+                f"{level} entry {entry:#x} leads beyond its {self._state.limit_bytes:#x} bytes of memory",
                 _ADVICE_FRAME,
             )
 

@@ -114,7 +114,7 @@ def make(
 ) -> Any:
     """Shadow tables for a fresh Guest in linear mode, on CPU 0."""
     state = ffi.cast("struct kvmhost_guest *", memory.u8 + BLOCK)
-    state.mem_base, state.mem_bytes, state.kernel_address = RAM, ram, kernel
+    state.mem_base, state.limit_bytes, state.kernel_address = RAM, ram, kernel
     tables = factory(memory, BLOCK, state, **options)
     tables.map_switcher(TEXT, REGISTERS, *CPUS[0])
     return tables

@@ -21,7 +21,7 @@ P, W, U, F = 1, 2, 4, 16
 def tables() -> Iterator[ShadowTables]:
     with VmMemory() as memory:
         state = ffi.cast("struct kvmhost_guest *", memory.u8 + BLOCK)
-        state.mem_base, state.mem_bytes = RAM, RAM_BYTES
+        state.mem_base, state.limit_bytes = RAM, RAM_BYTES
         yield ShadowTables(memory, BLOCK, state)
         state = None
 

@@ -1,0 +1,81 @@
+"""Port I/O at ring 1: who answers, how much of EAX changes, and what is the Guest's own fault."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kvmhost.host import emulate
+
+
+class Ports:
+    """A bus that writes down what it was asked and answers with more bits than it should."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, ...]] = []
+
+    def read_port(self, port: int, width: int) -> int:
+        self.calls.append((port, width))
+        return 0x1234567890ABCDEF
+
+    def write_port(self, port: int, width: int, value: int) -> None:
+        self.calls.append((port, width, value))
+
+
+def guest(code: str, bus: Ports | None, cs: int = 0x61) -> Any:
+    return SimpleNamespace(
+        frame=SimpleNamespace(cs=cs, eip=0x1000, eax=0x11223344, edx=0xFFFF0CFC),
+        bus=bus,
+        read_linear=lambda address, length: bytes.fromhex(code)[:length],
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "port", "width", "answered", "nobody"),
+    [
+        ("e464", 0x64, 1, 0x112233EF, 0x112233FF),
+        ("66e564", 0x64, 2, 0x1122CDEF, 0x1122FFFF),
+        ("e564", 0x64, 4, 0x90ABCDEF, 0xFFFFFFFF),
+        ("ec", 0xCFC, 1, 0x112233EF, 0x112233FF),
+        ("66ec", 0xCFC, 1, 0x112233EF, 0x112233FF),
+        ("66ed", 0xCFC, 2, 0x1122CDEF, 0x1122FFFF),
+        ("ed", 0xCFC, 4, 0x90ABCDEF, 0xFFFFFFFF),
+    ],
+)
+def test_in(code: str, port: int, width: int, answered: int, nobody: int) -> None:
+    bus = Ports()
+    machine, lonely = guest(code + "90", bus), guest(code + "90", None)
+    assert emulate.emulate(machine)
+    assert emulate.emulate(lonely)
+    assert bus.calls == [(port, width)]
+    assert (machine.frame.eax, lonely.frame.eax) == (answered, nobody)
+    assert machine.frame.eip == lonely.frame.eip == 0x1000 + len(code) // 2
+
+
+@pytest.mark.parametrize(
+    ("code", "port", "width", "value"),
+    [
+        ("e664", 0x64, 1, 0x44),
+        ("66e764", 0x64, 2, 0x3344),
+        ("e764", 0x64, 4, 0x11223344),
+        ("ee", 0xCFC, 1, 0x44),
+        ("66ef", 0xCFC, 2, 0x3344),
+        ("ef", 0xCFC, 4, 0x11223344),
+    ],
+)
+def test_out(code: str, port: int, width: int, value: int) -> None:
+    bus = Ports()
+    machine, lonely = guest(code, bus), guest(code, None)
+    assert emulate.emulate(machine)
+    assert emulate.emulate(lonely)
+    assert bus.calls == [(port, width, value)]
+    assert machine.frame.eax == lonely.frame.eax == 0x11223344
+    assert machine.frame.eip == lonely.frame.eip == 0x1000 + len(code) // 2
+
+
+@pytest.mark.parametrize("code", ["e4", "66", "66e5", "6c", "f3ec", "6666ec", "ec"])
+def test_what_is_cut_off_or_not_the_kernels_is_a_fault(code: str) -> None:
+    bus = Ports()
+    machine = guest(code, bus, cs=0x73 if code == "ec" else 0x61)
+    assert not emulate.emulate(machine)
+    assert (machine.frame.eip, machine.frame.eax, bus.calls) == (0x1000, 0x11223344, [])
