@@ -243,8 +243,10 @@ class Virtqueue:
         """The Guest says that there is something.  From the vCPU's thread."""
         os.eventfd_write(self._kick, 1)
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | None = None, also: int | None = None) -> bool:
         """Sleep until there may be a request: True.  False: the device stops, or `timeout` seconds are over.
+
+        also: a descriptor that wakes us as well when it is readable or broken.
 
         The loop of a device's thread is
 
@@ -260,7 +262,11 @@ class Virtqueue:
         self._u16[flags] = 0
         lib.kvmhost_fence()
         if self._u16[self._available + 1] == self._seen:
+            if also is not None:
+                self._poll.register(also, select.POLLIN)
             ready = {fd for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000)}
+            if also is not None:
+                self._poll.unregister(also)
             if self._kick in ready:
                 os.eventfd_read(self._kick)
             if self.stop.is_set():
