@@ -45,7 +45,8 @@ class Abi:
     which are rewritten to int 0x1F.  tables: who maps memory at first.  bus: how devices are found.
     features: devices may offer some (in 2.6.24 they could not be told well, in 2.6.25 the place of
     those accepted is not known).  ring_entries: of a device's queue.  block_header, net_header:
-    bytes in front of a request.  kernel_alignment: boot_params tell it.
+    bytes in front of a request.  kernel_alignment: the decompressor reads it in boot_params; a
+    relocatable kernel that finds 0 there moves itself to address 0, over them.
     """
 
     name: str
@@ -127,7 +128,7 @@ ABIS: Final = (
     ),
     Abi(
         "2.6.31", "2.6.33", "struct lguest_data_2631", _NEW_ORDER, _PAE, vmcall=True,
-        tables=BootTables.IDENTITY_AND_KERNEL, kernel_alignment=False,
+        tables=BootTables.IDENTITY_AND_KERNEL,
     ),
     Abi(
         "2.6.34", "3.0", "struct lguest_data_2631", _NEW_ORDER, _PAE,

@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 
 from kvmhost._native import lib
+from kvmhost.host.abi import DEFAULT, Abi
+from kvmhost.launcher import needs, verdict
 from kvmhost.launcher.errors import ImageError
 from kvmhost.launcher.image import Image, Segment
 
@@ -21,23 +23,28 @@ class Layout:
 
 
 def lay_out(image: Image, memory: int, command_line: str = "", initrd: bytes | None = None) -> Layout:
-    """Where everything goes in `memory` bytes of RAM. Raises ImageError when it does not fit.
+    """Where everything goes in `memory` bytes of RAM.
+
+    Raises ImageError when it does not fit, or when the image can be no Guest.
 
     >>> image = Image("x", 0x100000, (Segment(0x100000, b"x", 4096),), ())
     >>> [hex(address) for address, _ in lay_out(image, 1 << 24, "debug").pieces]
     ['0x0', '0x1000', '0x100000']
     """
+    verdict.check(image)
+    needs.check_arguments(image, command_line)
     initrd_size = _page_up(len(initrd)) if initrd is not None else 0
     initrd_start = memory - initrd_size
     for segment in image.segments:
         _check_segment(image, segment, memory, initrd_start)
     if initrd_start < lib.BOOT_LOW_END:
         raise ImageError(
-            f"the initrd of {len(initrd or b'')} bytes is larger than the Guest's memory",
-            "give it more memory",
+            f"the initrd of {len(initrd or b'')} bytes does not fit into {memory} bytes of memory",
+            f"give the Guest at least {needs.megabytes(image.needs + initrd_size)}M",
         )
+    needs.check_memory(image, memory, initrd_size)
     pieces = [
-        (0, boot_params(memory, initrd_start, initrd_size)),
+        (0, boot_params(memory, initrd_start, initrd_size, image.abi)),
         (int(lib.BOOT_COMMAND_LINE), _command_line(command_line)),
     ]
     pieces += [(segment.physical, segment.data) for segment in image.segments]
@@ -46,8 +53,8 @@ def lay_out(image: Image, memory: int, command_line: str = "", initrd: bytes | N
     return Layout(image.entry, tuple(pieces))
 
 
-def boot_params(memory: int, initrd_start: int = 0, initrd_size: int = 0) -> bytes:
-    """The page at Guest-physical 0. Sizes in bytes; `initrd_size` 0 means there is none.
+def boot_params(memory: int, initrd_start: int = 0, initrd_size: int = 0, abi: Abi = DEFAULT) -> bytes:
+    """The page at Guest-physical 0 for a kernel of `abi`. Sizes in bytes; `initrd_size` 0 means no initrd.
 
     >>> boot_params(64 << 20)[0x206:0x208].hex()
     '0702'
@@ -58,7 +65,8 @@ def boot_params(memory: int, initrd_start: int = 0, initrd_size: int = 0) -> byt
     struct.pack_into("<H", page, lib.BOOT_VERSION, lib.BOOT_PROTOCOL_207)
     page[lib.BOOT_LOADFLAGS] = lib.BOOT_KEEP_SEGMENTS
     struct.pack_into("<I", page, lib.BOOT_CMD_LINE_PTR, lib.BOOT_COMMAND_LINE)
-    struct.pack_into("<I", page, lib.BOOT_KERNEL_ALIGNMENT, lib.BOOT_ALIGNMENT)
+    if abi.kernel_alignment:
+        struct.pack_into("<I", page, lib.BOOT_KERNEL_ALIGNMENT, lib.BOOT_ALIGNMENT)
     struct.pack_into("<I", page, lib.BOOT_HARDWARE_SUBARCH, lib.BOOT_SUBARCH_LGUEST)
     if initrd_size:
         page[lib.BOOT_TYPE_OF_LOADER] = lib.BOOT_LOADER_UNKNOWN
@@ -89,13 +97,13 @@ def _check_segment(image: Image, segment: Segment, memory: int, initrd_start: in
     if segment.end > memory:
         raise ImageError(
             f"{image.name} does not fit into {memory} bytes of memory",
-            f"give it at least {_megabytes(image.end + memory - initrd_start)}M",
+            f"give it at least {needs.megabytes(image.needs + memory - initrd_start)}M",
             where,
         )
     if segment.end > initrd_start:
         raise ImageError(
             f"{image.name} overlaps its initrd",
-            f"give it at least {_megabytes(image.end + memory - initrd_start)}M",
+            f"give it at least {needs.megabytes(image.needs + memory - initrd_start)}M",
             f"{where}, and the initrd begins at {initrd_start:#x}",
         )
 
@@ -103,7 +111,3 @@ def _check_segment(image: Image, segment: Segment, memory: int, initrd_start: in
 def _page_up(size: int) -> int:
     page = int(lib.PAGE_BYTES)
     return -(-size // page) * page
-
-
-def _megabytes(size: int) -> int:
-    return -(-size // (1 << 20))

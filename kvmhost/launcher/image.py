@@ -40,7 +40,8 @@ class Image:
     entry: Guest-physical address of the first instruction.  abi: the generation it speaks: what --abi or
     a note of its own says, else what its release does.  page_offset: linear minus physical address of
     the kernel, 0 where they are the same, None where it is not known.  kernel: what a Linux kernel
-    says about itself.
+    says about itself.  runs_to: the first Guest-physical address behind the kernel once it is unpacked;
+    0 where it runs where it was loaded, or nobody knows.  insisted: a person said what its abi is.
 
     >>> Image("x", 0x100000, (Segment(0x100000, b"", 4096),), ()).end == 0x101000
     True
@@ -53,6 +54,9 @@ class Image:
     abi: Abi = DEFAULT
     page_offset: int | None = None
     kernel: Kernel = UNKNOWN
+    format: str = "ELF"
+    runs_to: int = 0
+    insisted: bool = False
 
     @property
     def release(self) -> str | None:
@@ -73,6 +77,11 @@ class Image:
     def end(self) -> int:
         """The first Guest-physical address behind the image."""
         return max(segment.end for segment in self.segments)
+
+    @property
+    def needs(self) -> int:
+        """Bytes of memory without which it surely cannot run."""
+        return max(self.end, self.runs_to)
 
     def own_notes(self, kind: int) -> Iterator[bytes]:
         """The notes of `kind` that say something to kvmhost."""

@@ -37,7 +37,13 @@
 #define BZIMAGE_MAGIC 0x202 /* "HdrS" */
 #define BZIMAGE_KERNEL_VERSION 0x20E /* u16, of a text, from 0x200; 0 means none */
 #define BZIMAGE_CODE32_START 0x214 /* u32 */
+#define BZIMAGE_SYSSIZE 0x1F4 /* u32: 16-byte units behind the real-mode part */
+#define BZIMAGE_RELOCATABLE 0x234 /* u8 */
 #define BZIMAGE_XLOADFLAGS 0x236 /* u16, from protocol 2.12; bit 0: has a 64-bit entry */
+#define BZIMAGE_PAYLOAD_OFFSET 0x248 /* u32, behind the real-mode part; from protocol 2.08 */
+#define BZIMAGE_PAYLOAD_LENGTH 0x24C /* u32 */
+#define BZIMAGE_PREF_ADDRESS 0x258 /* u64: where it runs, unless it is relocatable; from 2.10 */
+#define BZIMAGE_INIT_SIZE 0x260 /* u32: bytes it needs from there on; from 2.10 */
 #define BZIMAGE_LOAD_ADDRESS 0x100000
 
 /* Notes in our own Guests' images, owner "kvmhost". */

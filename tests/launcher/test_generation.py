@@ -1,25 +1,17 @@
 """The generation an image speaks is found in it, or said by the person who runs it."""
 
-import struct
-
 import pytest
 from launcher.elf_files import NOTE, Elf, Piece, note
+from launcher.kernels import EBX_INT, EBX_VMCALL, EDX_INT, text, vmlinux
 
 from kvmhost.host.abi import DEFAULT
 from kvmhost.launcher import images
 from kvmhost.launcher.errors import AbiError, ImageError
 from kvmhost.launcher.generation import parse_abi
 
-ADDRESS = struct.pack("<I", 0x1234C0)
-# By hand, from abi 8.1: mov $1, %eax; mov $address, %edx or %ebx; int $0x1F or vmcall.
-EDX_INT = b"\xb8\x01\0\0\0\xba" + ADDRESS + b"\xcd\x1f"
-EBX_VMCALL = b"\xbb" + ADDRESS + b"\xb8\x01\0\0\0\x0f\x01\xc1"
-EBX_INT = b"\xb8\x01\0\0\0\xbb" + ADDRESS + b"\xcd\x1f"
-
 
 def linux(release: str, init: bytes = b"", more: bytes = b"") -> bytes:
-    text = f"<4>Linux version {release} (you@there) (gcc version 4.1.2) #1 Tue\n\0".encode()
-    return Elf((Piece(0x100000, b"\x90" * 16 + init + text + more),)).bytes()
+    return vmlinux(text(release, init, more))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +29,7 @@ def linux(release: str, init: bytes = b"", more: bytes = b"") -> bytes:
 def test_by_its_release(release: str, abi: str) -> None:
     image = images.parse(linux(release), "vmlinux")
     assert (image.release, image.abi.name) == (release, abi)
-    assert image.kernel.built == f"Linux version {release} (you@there) (gcc version 4.1.2) #1 Tue"
+    assert image.kernel.banner == f"Linux version {release} (you@there) (gcc version 4.1.2) #1 Tue"
 
 
 def said(text: bytes) -> bytes:
@@ -97,6 +89,4 @@ def test_pae(text: bytes, pae: bool | None) -> None:
 
 
 def test_page_offset() -> None:
-    data = bytearray(linux("3.2.0"))
-    struct.pack_into("<I", data, 52 + 8, 0xC0100000)  # p_vaddr of the first program header
-    assert images.parse(bytes(data), "vmlinux").page_offset == 0xC0000000
+    assert images.parse(vmlinux(text(), split=0xB0000000), "vmlinux").page_offset == 0xB0000000
