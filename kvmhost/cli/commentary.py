@@ -34,6 +34,7 @@ PARTS = {
     "X": "The hardened Switcher",
     "R": "The run loop",
     "T": "What a trap means",
+    "D": "The devices",
     "G": "The Guests",
     "P": "The doctor's probes",
     "L": "The lab",

@@ -22,3 +22,7 @@ class AbiError(KvmhostError):
 
 class MemorySizeError(KvmhostError):
     """A memory size that no Guest can have."""
+
+
+class DeviceError(KvmhostError):
+    """A device cannot be given to a Guest; nothing was run."""

@@ -169,6 +169,7 @@ class Virtqueue:
 
     # ---- taking and giving back ----------------------------------------------------
 
+    # [D10]
     def pop(self) -> Chain | None:
         """The next request, or None if there is none.  Raises RingBroken."""
         index = self._u16[self._available + 1]
@@ -243,6 +244,7 @@ class Virtqueue:
         """The Guest says that there is something.  From the vCPU's thread."""
         os.eventfd_write(self._kick, 1)
 
+    # [D20]
     def wait(self, timeout: float | None = None, also: int | None = None) -> bool:
         """Sleep until there may be a request: True.  False: the device stops, or `timeout` seconds are over.
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kvmhost.host.abi import Abi, abi_of
+from kvmhost.host.guest import Ram
 from kvmhost.host.memory import VmMemory
 from kvmhost.launcher.devices.ring import Place
 
@@ -33,6 +34,7 @@ class FakeGuest:
         self.state = SimpleNamespace(
             mem_base=BASE, mem_bytes=ram, limit_bytes=ram + 4096 * device_pages, mmio_end=0
         )
+        self.ram = Ram(memory, BASE, self.state.limit_bytes)
         self.bus: Any = None
         self.outcome = None
         self.irqs: list[int] = []
