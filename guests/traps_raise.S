@@ -126,7 +126,6 @@ at_\name:
 	.endm
 
 	privileged sti, "sti", sti
-	privileged hlt, "hlt", hlt
 	privileged clts, "clts", clts
 	privileged lgdt, "lgdt", lgdt zero_to_one
 	privileged lidt, "lidt", lidt zero_to_one

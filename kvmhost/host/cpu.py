@@ -201,6 +201,7 @@ class Cpu:
     def put_down(self) -> None:
         """Save the FPU of the Guest that is here, so that it may go on elsewhere."""
         self._note_fpu()
+        self.fpu_ordered = self.fpu_of
         if self.fpu_of is None:
             return
         self.mailbox.fpu_save = self.fpu_of.fxsave_at

@@ -3,7 +3,8 @@
 Stock kernels execute a few privileged instructions that no paravirtual hook
 replaces: port I/O while they probe, MSR reads before they have an IDT, CPUID
 always.  Each is answered as a machine without that hardware would answer
-(abi 4.4, 9.6).  Everything else is the Guest's own #GP.
+(abi 4.4, 9.6).  HLT is the end: a Guest that waits for an interrupt says so by
+hypercall.  Everything else is the Guest's own #GP.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmhost.host.cpuid import answer
+from kvmhost.host.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
@@ -19,6 +21,9 @@ LONGEST = 4
 ALL_ONES = 0xFFFFFFFF
 OPERAND_SIZE = 0x66
 CLI = 0xFA
+HLT = 0xF4
+# A PC's keyboard controller resets the machine: how a 2.6.24 restarts, which has no hypercall for it.
+KEYBOARD_RESET = (0x64, 1, 0xFE)
 CPUID = b"\x0f\xa2"
 RDMSR = b"\x0f\x32"
 WRMSR = b"\x0f\x30"
@@ -61,6 +66,8 @@ def _port_io(guest: Guest, code: bytes) -> bool:
     if reads:
         value = ALL_ONES if bus is None else bus.read_port(port, width)
         frame.eax = frame.eax & ~mask | value & mask
+    elif (port, width, frame.eax & mask) == KEYBOARD_RESET:
+        guest.end(OutcomeKind.RESTARTED, "restart")
     elif bus is not None:
         bus.write_port(port, width, frame.eax & mask)
     return _finish(guest, prefix + length)
@@ -91,4 +98,7 @@ def emulate(guest: Guest) -> bool:
         return _finish(guest, len(WRMSR))
     if code[0] == CLI:
         return _finish(guest, 1)
+    if code[0] == HLT:
+        guest.end(OutcomeKind.POWERED_OFF, "halted without power-off")
+        return True
     return _port_io(guest, code)

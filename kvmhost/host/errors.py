@@ -53,6 +53,10 @@ class GuestBroke(KvmhostError):
         return self.next_step
 
 
+class BootError(KvmhostError):
+    """A Guest cannot be started as its generation is: nothing of it was run."""
+
+
 class SwitcherFault(KvmhostError):
     """An exception at ring 0 inside the Switcher while a Guest's tables were live."""
 

@@ -15,15 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import ffi, lib
-from kvmhost.host import segments
+from kvmhost.host import boot_tables, segments
 from kvmhost.host.abi import DEFAULT, Abi
 from kvmhost.host.cpuid import Registers
-from kvmhost.host.errors import CLOSED, GuestBroke
+from kvmhost.host.errors import CLOSED, GuestBroke, KvmhostError
 from kvmhost.host.interrupts import sanitise
 from kvmhost.host.memory import VmMemory
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.host.paging import ShadowTables
 from kvmhost.host.traps import Trap
+from kvmhost.host.vmcall import VmcallRewriter
 from kvmhost.switcher.layout import Layout
 from kvmhost.switcher.pair import Frame
 
@@ -114,10 +115,10 @@ class Guest:
         self.unhandled: Callable[[GuestTrap, str], bool] | None = None
         self.watch: Watch | None = None
         self.handled: Counter[tuple[Trap | str, str]] = Counter()
-        self.bus: Bus | None = None
         self.outcome: Outcome | None = None
         self.condemned: GuestBroke | None = None
         self.data: LguestData | None = None
+        self.bus: Bus | None = None
         self.cpu: Cpu | None = None
         self.cpus_seen: set[int] = set()
         self.moves = 0
@@ -134,12 +135,15 @@ class Guest:
         self._alarm_lock = threading.Lock()
         self._boot_state(mem_base, mem_bytes, device_bytes)
         self.tables = ShadowTables(self.memory, block, self.state)
+        if self.abi.vmcall:
+            self.tables.executable = VmcallRewriter(self).executable
 
     def _boot_state(self, mem_base: int, mem_bytes: int, device_bytes: int) -> None:
         """Everything as at power-on: abi 9.2 for registers, the linear mode for tables."""
         state = self.state
         state.mem_base, state.mem_bytes = mem_base, mem_bytes
         state.limit_bytes = mem_bytes + device_bytes
+        state.data = lib.NO_DATA
         state.linear = 1
         for index in range(lib.GUEST_ROOTS):
             state.pgdir[index] = lib.NO_PGDIR
@@ -157,7 +161,12 @@ class Guest:
         frame.eflags = sanitise(0)
 
     def set_entry(self, eip: int) -> None:
-        """Where the first instruction is, Guest-physical; linear mode makes it the same."""
+        """Where the first instruction is; its linear address is its physical one in every generation.
+
+        To be called when everything else is in memory: up to 3.0 a Guest's first page tables are made
+        here, from what its boot parameters say.  Raises BootError if there is no room for them.
+        """
+        boot_tables.build(self)
         self.frame.eip = eip
 
     # ---- hooks ----------------------------------------------------------------
@@ -280,7 +289,16 @@ class Guest:
         return self._alarm is not None
 
     def post(self, irq: int) -> None:
-        """Raise virtual interrupt `irq` (0 to 31, vector 32 + irq).  From any thread."""
+        """Raise virtual interrupt `irq` (0 to 31, vector 32 + irq).  From any thread.
+
+        Raises KvmhostError for a number that is none, and once the Machine is closed.
+        """
+        if not 0 <= irq < lib.LGUEST_IRQS:
+            raise KvmhostError(
+                f"there is no virtual interrupt {irq}", next_step=f"name one from 0 to {lib.LGUEST_IRQS - 1}"
+            )
+        if self.irqs_address is CLOSED:
+            raise KvmhostError("this Machine is closed", next_step="post inside its with block")
         lib.kvmhost_set_bits(self.irqs_address, 1 << irq)
         self.machine.wake(self)
 
@@ -288,6 +306,10 @@ class Guest:
         """The memory is about to go: what pointed into it must not be followed any more."""
         self.state = self.frame = self.trapnum = self.tables = self.irqs_address = CLOSED  # type: ignore[assignment]
         self.data = None
+
+    def __repr__(self) -> str:
+        life = "alive" if self.outcome is None else self.outcome.kind.value
+        return f"<Guest {self.name}: {self.ram.size >> 20} MiB, abi {self.abi.name}, {life}>"
 
     # ---- running --------------------------------------------------------------
 

@@ -43,6 +43,9 @@ class GuestTrap:
         self.hypercall = hypercall
         self.waiting: list[Handler] = []
 
+    def __repr__(self) -> str:
+        return f"<GuestTrap {self.kind.name} of {self.guest.name} at {self.eip:#010x}>"
+
     @property
     def regs(self) -> Frame:
         """The Guest's registers, readable and writable by name."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, cast
 
-from kvmhost._native import lib
+from kvmhost._native import ffi, lib
 from kvmhost.host import lguest_data, segments
+from kvmhost.host.abi import ABIS
 from kvmhost.host.errors import GuestBroke
 from kvmhost.host.outcome import OutcomeKind
 
@@ -22,8 +24,15 @@ if TYPE_CHECKING:
 
 SHUTDOWN_TEXT_BYTES = 128
 NOTIFY_TEXT_BYTES = 4096
-POWER_DOWN = "Power down"
+# What a kernel says that was told to power off; anything else is the last word of a panic.
+POWER_OFF_TEXTS = frozenset({"power down", "power off", "powered off"})
 CR0_TS = 8
+
+Args = tuple[int, int, int, int]
+# What reads the arguments of a direct call from a frame, for each order of registers.
+_ARGUMENTS: dict[tuple[str, ...], Callable[[Any], tuple[int, ...]]] = {
+    abi.arguments: attrgetter(*abi.arguments) for abi in ABIS
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class Hypercall:
     """One call: its number, four 32-bit arguments, and whether it waited in the async ring."""
 
     number: int
-    args: tuple[int, int, int, int]
+    args: Args
     from_ring: bool = False
 
     @property
@@ -45,24 +54,28 @@ class Hypercall:
 
 
 def direct_call(guest: Guest) -> Hypercall:
-    """The call in the Guest's registers: EAX, then EBX, ECX, EDX, ESI (2.6.31 and later)."""
+    """The call in the Guest's registers: its number in EAX, its arguments where the generation has them."""
     frame = guest.frame
-    return Hypercall(frame.eax, (frame.ebx, frame.ecx, frame.edx, frame.esi))
+    return Hypercall(frame.eax, _four(_ARGUMENTS[guest.abi.arguments](frame)))
+
+
+def _four(args: tuple[int, ...]) -> Args:
+    """Calls before 2.6.31 have three arguments; what takes four sees a zero."""
+    return cast(Args, args if len(args) == 4 else (*args, 0))
 
 
 def ring_calls(guest: Guest) -> list[tuple[int, Hypercall]]:
     """The queued calls, oldest first, with their slots; at most one lap (abi 8.3)."""
-    if guest.data is None:
-        return []
-    words = guest.data.words
-    status = bytes(words.hcall_status)
-    found = []
+    found: list[tuple[int, Hypercall]] = []
+    data = guest.data
+    if data is None:
+        return found
+    status, width = data.status, data.layout.entry_words
+    arguments = itemgetter(*data.layout.argument_words)
     slot = guest.state.next_hypercall % lib.LHCALL_RING_SIZE
-    for _ in range(lib.LHCALL_RING_SIZE):
-        if status[slot] == lib.LHCALL_RING_FREE:
-            break
-        entry = words.hcalls[slot]
-        found.append((slot, Hypercall(entry.arg0, (entry.arg1, entry.arg2, entry.arg3, entry.arg4), True)))
+    while status[slot] != lib.LHCALL_RING_FREE and len(found) < lib.LHCALL_RING_SIZE:
+        entry = ffi.unpack(data.ring + slot * width, width)
+        found.append((slot, Hypercall(entry[0], _four(arguments(entry)), True)))
         slot = (slot + 1) % lib.LHCALL_RING_SIZE
     return found
 
@@ -70,61 +83,77 @@ def ring_calls(guest: Guest) -> list[tuple[int, Hypercall]]:
 def free_slot(guest: Guest, slot: int) -> None:
     """Tell the Guest that a slot's call is done."""
     if guest.data is not None:
-        guest.data.words.hcall_status[slot] = lib.LHCALL_RING_FREE
+        guest.data.status[slot] = lib.LHCALL_RING_FREE
         guest.state.next_hypercall = (slot + 1) % lib.LHCALL_RING_SIZE
 
 
 # [T70]
 def perform(guest: Guest, call: Hypercall) -> None:
-    """Do what a call says.  Raises GuestBroke for what no Guest may ask."""
-    action = ACTIONS.get(call.number)
-    if action is None:
-        raise GuestBroke(
-            f"unknown hypercall {call.number}",
-            "known are " + ", ".join(f"{n} {name}" for n, name in sorted(NAMES.items())),
-        )
+    """Do what a call says.  Raises GuestBroke for what no Guest may ask.
+
+    A result goes to EAX, but never that of a call that waited in the ring: EAX is then another call's.
+    """
+    if call.number not in guest.abi.calls:
+        known = ", ".join(f"{number} {NAMES[number]}" for number in sorted(guest.abi.calls))
+        raise GuestBroke(f"unknown hypercall {call.number}", f"kernels {guest.abi.releases} know {known}")
     if guest.data is None and call.number != lib.LHCALL_LGUEST_INIT:
         raise GuestBroke(f"hypercall {call.name} before LGUEST_INIT", "call LGUEST_INIT first")
-    action(guest, *call.args)
+    result = ACTIONS[call.number](guest, *call.args)
+    if result is not None and not call.from_ring:
+        guest.frame.eax = result
 
 
 def _flush_async(guest: Guest, *_: int) -> None:
     """Nothing: to be here is to have drained the ring."""
 
 
-def _init(guest: Guest, address: int, *_: int) -> None:
+def _init(guest: Guest, *_: int) -> None:
+    """Its argument is looked for where each generation has it, so that a wrong guess can be told."""
     if guest.data is not None:
         raise GuestBroke("LGUEST_INIT twice", "it may be called once")
     state = guest.state
-    data = lguest_data.recognise(guest.memory, state.mem_base, state.mem_bytes, address)
-    generation = data.generation
-    state.kernel_address = data.word(generation.kernel_address)
-    if state.kernel_address >= lib.SWITCHER_BASE:
+    data = lguest_data.recognise(guest)
+    words = data.words
+    if words.kernel_address >= lib.SWITCHER_BASE:
         raise GuestBroke(
-            f"kernel_address {state.kernel_address:#010x}",
+            f"kernel_address {words.kernel_address:#010x}",
             f"it must lie below the Switcher, {lib.SWITCHER_BASE:#010x}",
         )
-    state.data = address
-    state.noirq_start = data.word(generation.noirq_start)
-    state.noirq_end = data.word(generation.noirq_end) if generation.noirq_end is not None else 0
-    state.syscall_vector = data.word(generation.syscall_vec)
-    data.words.reserve_mem = lib.SWITCHER_RESERVE
-    data.words.tsc_khz = guest.tsc_khz
+    state.kernel_address = words.kernel_address
+    state.data = data.address
+    state.noirq_start, state.noirq_end = data.no_irq_window
+    state.syscall_vector = words.syscall_vec
+    words.reserve_mem = lib.SWITCHER_RESERVE
+    words.tsc_khz = guest.tsc_khz
+    if "pgdir" in data.layout.fields:
+        words.pgdir = state.pgdir[state.current_root]
     data.tell_time()
     guest.data = data
     guest.tables.flush_all()
 
 
 def _shutdown(guest: Guest, address: int, reason: int, *_: int) -> None:
-    """Reason 2 wins even if the text cannot be read: Guests pass NULL there (abi 8.2)."""
+    """Reason 2 wins even if the text cannot be read: Guests pass NULL there (abi 8.2).
+
+    Before 2.6.26 the call was CRASH and had no reason; a Guest that powers off says so by its text.
+    """
+    if not guest.abi.shutdown_reason:
+        reason = lib.LGUEST_SHUTDOWN_POWEROFF
     if reason == lib.LGUEST_SHUTDOWN_RESTART:
         guest.end(OutcomeKind.RESTARTED, "restart")
         return
     text = guest.read_text(address, SHUTDOWN_TEXT_BYTES)
-    if reason == lib.LGUEST_SHUTDOWN_POWEROFF and text == POWER_DOWN:
+    if reason == lib.LGUEST_SHUTDOWN_POWEROFF and text.rstrip(".!\n").lower() in POWER_OFF_TEXTS:
         guest.end(OutcomeKind.POWERED_OFF, text)
     else:
         guest.end(OutcomeKind.CRASHED, text)
+
+
+def _load_gdt(guest: Guest, address: int, count: int, *_: int) -> None:
+    """All of the table at once, as Guests did it up to 2.6.29."""
+    if count > lib.GDT_ENTRIES:
+        raise GuestBroke(f"LOAD_GDT with {count} entries", f"the GDT has {lib.GDT_ENTRIES}")
+    segments.load_gdt(guest.state, guest.read_physical(address, 8 * count))
 
 
 def _new_pgtable(guest: Guest, pgdir: int, *_: int) -> None:
@@ -183,28 +212,29 @@ def _set_pmd(guest: Guest, pmd: int, index: int, *_: int) -> None:
     guest.tables.set_pmd(pmd, index)
 
 
-def _notify(guest: Guest, address: int, *_: int) -> None:
+def _notify(guest: Guest, address: int, *_: int) -> int | None:
     """A kick for a device, or else the early console of 3.x: a text, of which it is told how much was taken.
 
     (abi 9.7 and 10.2)
     """
     if guest.bus is not None and guest.bus.notify(address):
-        return
+        return None
     text = guest.read_physical_until_nul(address, NOTIFY_TEXT_BYTES)
     guest.write_console(text)
-    guest.frame.eax = len(text)
+    return len(text)
 
 
 def _send_interrupts(guest: Guest, *_: int) -> None:
     """Nothing: interrupts are looked at before every entry."""
 
 
-Action = Callable[..., None]
+Action = Callable[..., int | None]
 
 ACTIONS: dict[int, Action] = {
     lib.LHCALL_FLUSH_ASYNC: _flush_async,
     lib.LHCALL_LGUEST_INIT: _init,
     lib.LHCALL_SHUTDOWN: _shutdown,
+    lib.LHCALL_LOAD_GDT: _load_gdt,
     lib.LHCALL_NEW_PGTABLE: _new_pgtable,
     lib.LHCALL_FLUSH_TLB: _flush_tlb,
     lib.LHCALL_LOAD_IDT_ENTRY: _load_idt_entry,

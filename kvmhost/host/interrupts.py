@@ -48,8 +48,13 @@ def _push(guest: Guest, stack: int, values: tuple[int, ...]) -> int:
     """
     for value in values:
         stack = (stack - 4) & 0xFFFFFFFF
+        if stack % 4:
+            raise GuestBroke(
+                f"its kernel stack pointer {stack:#010x} is misaligned, no multiple of 4",
+                "keep ESP aligned at ring 1, and tell an aligned one by SET_STACK",
+            )
         physical = guest.tables.translate(stack, write=True)
-        if physical is None or physical % 4 or physical + 4 > guest.state.limit_bytes:
+        if physical is None or physical + 4 > guest.state.limit_bytes:
             raise GuestBroke(
                 f"its kernel stack at {stack:#010x} cannot be written",
                 "map the stack writable and tell it by SET_STACK before anything can trap",
@@ -117,14 +122,14 @@ def deliver(guest: Guest) -> bool:
     if data is None:
         return False
     if not due:
-        data.words.irq_pending = 0
+        data.irq_pending[0] = 0
         return bool(guest.state.irqs_pending and not guest.state.halted)
     number = (due & -due).bit_length() - 1
     if guest.state.halted:
         guest.state.halted = 0
         data.words.irq_enabled = EFLAGS_IF
     elif not data.interrupts_enabled or _in_no_irq_window(guest):
-        data.words.irq_pending = EFLAGS_IF
+        data.irq_pending[0] = EFLAGS_IF
         return True
     vector = lib.LGUEST_IRQ_BASE + number
     if not guest.state.idt[2 * vector + 1] & 0x8000:
@@ -133,5 +138,5 @@ def deliver(guest: Guest) -> bool:
     lib.kvmhost_clear_bits(guest.irqs_address, 1 << number)
     enter_handler(guest, vector, None)
     data.tell_time()
-    data.words.irq_pending = EFLAGS_IF if candidates(guest) else 0
+    data.irq_pending[0] = EFLAGS_IF if candidates(guest) else 0
     return bool(guest.state.irqs_pending)

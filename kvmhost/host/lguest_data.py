@@ -1,77 +1,104 @@
 """struct lguest_data: the page corner that Guest and Host both write.
 
-Its layout changed with the kernels and carries no version, so the generation is
-recognised at LGUEST_INIT by what a Guest puts there before it asks: a round
-PAGE_OFFSET where kernel_address should be, and the vector of system calls after
-it (abi 8.5).  What follows is the same for every generation in the table.
+Its layout changed with the kernels and carries no version.  Whoever loaded the
+image mostly knows which generation it is; here that is checked against what the
+Guest put into the struct before it asked, and where nobody knew it is found out:
+a ring that is all free, a round PAGE_OFFSET where kernel_address should be, and
+the vector of system calls behind it (abi 8.5).
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from kvmhost._native import ffi, lib
+from kvmhost.host.abi import ABIS, Abi
 from kvmhost.host.errors import GuestBroke
 from kvmhost.host.memory import VmMemory
 
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One layout: offsets in bytes.  noirq_end is None where the window is one instruction."""
-
-    name: str
-    size: int
-    noirq_start: int
-    noirq_end: int | None
-    kernel_address: int
-    syscall_vec: int
-
-
-def _generation(name: str, struct: str) -> Generation:
-    at = {field: info.offset for field, info in ffi.typeof(struct).fields or []}
-    start = at.get("noirq_start", at.get("noirq_iret"))
-    assert start is not None
-    return Generation(
-        name, ffi.sizeof(struct), start, at.get("noirq_end"), at["kernel_address"], at["syscall_vec"]
-    )
-
-
-GENERATIONS = (
-    _generation("3.1 to 4.0", "struct lguest_data_31"),
-    _generation("4.1 and later", "struct lguest_data_41"),
-)
+if TYPE_CHECKING:
+    from kvmhost.host.guest import Guest
 
 # A kernel_address is a PAGE_OFFSET: never zero, and a multiple of 16 MiB in every split there is.
-_ROUND = 0x00FFFFFF
+_ROUND: Final = 0x00FFFFFF
+_RING_FREE: Final = bytes([lib.LHCALL_RING_FREE]) * lib.LHCALL_RING_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class DataLayout:
+    """One layout of the struct.
+
+    struct: its name in native/abi.  size in bytes.  fields: what it has.  entry_words: dwords of an entry of
+    the ring.  argument_words: where in an entry the arguments are, in their order.
+    """
+
+    struct: str
+    size: int
+    fields: frozenset[str]
+    entry_words: int
+    argument_words: tuple[int, ...]
+
+
+@lru_cache(maxsize=8)
+def layout_of(struct: str) -> DataLayout:
+    """The layout of a struct named in native/abi.
+
+    >>> layout_of("struct lguest_data_2624").argument_words, layout_of("struct lguest_data_41").argument_words
+    ((3, 1, 2), (1, 2, 3, 4))
+    """
+    fields = dict(ffi.typeof(struct).fields or [])
+    entry = fields["hcalls"].type.item
+    words = {name: field.offset // 4 for name, field in entry.fields}
+    arguments = tuple(words[f"arg{number}"] for number in range(1, 5) if f"arg{number}" in words)
+    return DataLayout(struct, ffi.sizeof(struct), frozenset(fields), ffi.sizeof(entry) // 4, arguments)
 
 
 class LguestData:
     """The shared struct of one Guest, at a Guest-physical address that was checked.
 
-    Every field is a 32-bit word in VM memory; reading one is reading what the Guest wrote last.
+    `words` is the struct itself: reading a field is reading what the Guest wrote last.  `irq_pending` is the
+    dword that tells the Guest of interrupts (index 0); where the layout has none it is one that nobody reads.
+    `status` and `ring` are the async ring: a byte and `layout.entry_words` dwords for each slot.
     """
 
-    __slots__ = ("_word", "address", "generation", "memory", "words")
+    __slots__ = ("address", "irq_pending", "layout", "memory", "ring", "status", "words")
 
-    def __init__(self, memory: VmMemory, mem_base: int, address: int, generation: Generation) -> None:
+    def __init__(self, memory: VmMemory, mem_base: int, address: int, layout: DataLayout) -> None:
         self.memory = memory
         self.address = address
-        self.generation = generation
-        self.words: Any = ffi.cast(
-            "struct lguest_data_31 *", ffi.cast("uint8_t *", memory.u8) + mem_base + address
-        )
-        self._word = (mem_base + address) // 4
+        self.layout = layout
+        start = ffi.cast("uint8_t *", memory.u8) + mem_base + address
+        self.words: Any = ffi.cast(f"{layout.struct} *", start)
+        self.status: Any = self.words.hcall_status
+        self.ring: Any = ffi.cast("uint32_t *", self.words.hcalls)
+        told = "irq_pending" in layout.fields
+        self.irq_pending: Any = ffi.addressof(self.words, "irq_pending") if told else ffi.new("uint32_t *")
 
-    def word(self, offset: int) -> int:
-        """One dword of the struct by its offset in bytes."""
-        return int(self.memory.u32[self._word + offset // 4])
+    @property
+    def no_irq_window(self) -> tuple[int, int]:
+        """First address and end of where no interrupt may come; the end is 0 for a single instruction."""
+        if "noirq_iret" in self.layout.fields:
+            return int(self.words.noirq_iret), 0
+        return int(self.words.noirq_start), int(self.words.noirq_end)
 
     @property
     def interrupts_enabled(self) -> bool:
         """The Guest's virtual IF: bit 9 and nothing else (abi 5.4)."""
         return bool(self.words.irq_enabled & lib.EFLAGS_IF_BIT)
+
+    @property
+    def plausible(self) -> bool:
+        """Whether a Guest of this layout would have filled the struct so before LGUEST_INIT."""
+        words = self.words
+        return bool(
+            words.kernel_address != 0
+            and words.kernel_address & _ROUND == 0
+            and words.syscall_vec == lib.SYSCALL_VECTOR
+            and ffi.buffer(self.status)[:] == _RING_FREE
+        )
 
     def tell_time(self) -> None:
         """Write the wall time, as at INIT and with each delivered interrupt (abi 11)."""
@@ -80,26 +107,64 @@ class LguestData:
         self.words.time_nsec = now % 1_000_000_000
 
 
-def recognise(memory: VmMemory, mem_base: int, mem_bytes: int, address: int) -> LguestData:
-    """Find out which generation a Guest speaks from the struct it passed to LGUEST_INIT.
+def _look(guest: Guest, abi: Abi) -> LguestData | None:
+    """The struct as `abi` would have it: at the address in its first argument, if that is plausible."""
+    layout = layout_of(abi.data)
+    address = getattr(guest.frame, abi.arguments[0])
+    if address % 4 or address + layout.size > guest.state.mem_bytes:
+        return None
+    data = LguestData(guest.memory, guest.state.mem_base, address, layout)
+    return data if data.plausible else None
 
-    Raises GuestBroke for an address outside of RAM or a struct that fits none.
+
+def recognise(guest: Guest) -> LguestData:
+    """The struct whose address a Guest passed to LGUEST_INIT in its registers.
+
+    If it is not of the generation the Guest was taken for, and nobody said which it is, the Guest's `abi`
+    becomes the one it shows, provided that its first page tables and its devices are the same in both.
+    Raises GuestBroke otherwise, and for a struct that fits none.
     """
-    largest = max(generation.size for generation in GENERATIONS)
-    if address % 4 or address + largest > mem_bytes:
-        raise GuestBroke(
+    data = _look(guest, guest.abi)
+    if data is not None:
+        return data
+    for abi in ABIS:
+        data = _look(guest, abi)
+        if data is None:
+            continue
+        if guest.abi_told or abi.tables is not guest.abi.tables or _has_other_bus(guest, abi):
+            raise _contradiction(guest, abi)
+        guest.abi = abi
+        return data
+    raise _nonsense(guest)
+
+
+def _has_other_bus(guest: Guest, abi: Abi) -> bool:
+    return guest.bus is not None and abi.bus is not guest.abi.bus
+
+
+def _contradiction(guest: Guest, found: Abi) -> GuestBroke:
+    alike = [abi for abi in ABIS if abi.data == found.data]
+    who = "it was taken for" if guest.abi_told else "its image does not say what it is, so it was taken for"
+    return GuestBroke(
+        f"LGUEST_INIT shows a kernel of {alike[0].name} to {alike[-1].until}, and {who} {guest.abi.releases}",
+        "say which it is: " + " or ".join(f"--abi {abi.name}" for abi in alike),
+    )
+
+
+def _nonsense(guest: Guest) -> GuestBroke:
+    """Why the struct is none: its address, or what is in it."""
+    layout = layout_of(guest.abi.data)
+    register = guest.abi.arguments[0]
+    address = getattr(guest.frame, register)
+    memory = guest.state.mem_bytes
+    if address % 4 or address + layout.size > memory:
+        return GuestBroke(
             f"LGUEST_INIT with lguest_data at {address:#010x}",
-            f"it must be a multiple of 4 with {largest} bytes of RAM behind it "
-            f"(RAM ends at {mem_bytes:#010x})",
+            f"it must be a multiple of 4, in {register.upper()}, with {layout.size} bytes of RAM behind it "
+            f"(RAM ends at {memory:#010x})",
         )
-    for generation in GENERATIONS:
-        data = LguestData(memory, mem_base, address, generation)
-        kernel = data.word(generation.kernel_address)
-        vector = data.word(generation.syscall_vec)
-        if kernel and kernel & _ROUND == 0 and vector == lib.SYSCALL_VECTOR:
-            return data
-    raise GuestBroke(
+    return GuestBroke(
         "LGUEST_INIT with an lguest_data of no known layout",
-        "Guests from " + ", ".join(g.name for g in GENERATIONS) + " are known: set kernel_address to "
-        "PAGE_OFFSET and syscall_vec to 0x80 before the call",
+        f"Guests from {ABIS[0].name} to {ABIS[-1].until} are known: set kernel_address to PAGE_OFFSET, "
+        "syscall_vec to 0x80 and all of hcall_status to 0xFF before the call",
     )

@@ -74,13 +74,13 @@ class Machine:
         kvm: Kvm | None = None,
         slice_seconds: float = DEFAULT_SLICE_SECONDS,
     ) -> None:
-        if not 1 <= cpus <= lib.MAX_CPUS:
+        if not isinstance(cpus, int) or not 1 <= cpus <= lib.MAX_CPUS:
             raise KvmhostError(
-                f"{cpus} vCPUs are not possible",
+                f"{cpus!r} vCPUs are not possible",
                 cause=f"a Machine has 1 to {lib.MAX_CPUS}",
                 next_step="choose a number in that range",
             )
-        self.blob = load_switcher(switcher) if isinstance(switcher, str) else switcher
+        self.blob = switcher if isinstance(switcher, Blob) else load_switcher(str(switcher))
         self.default_memory = memory
         self.guests: list[Guest] = []
         self.cpus: list[Cpu] = []
@@ -250,6 +250,10 @@ class Machine:
         for cpu in self.cpus:
             cpu.forget_memory()
         self.memory.close()
+
+    def __repr__(self) -> str:
+        life = "closed" if self.closed else "broken" if self.broken else "open"
+        return f"<Machine {life}: {len(self.cpus)} vCPUs, {len(self.guests)} Guests>"
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ that all roots share.  Ring 1 counts as supervisor, so what protects the Host is
 mapped, and that the only writable one of the three cannot be executed (conformance 1.14).
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from kvmhost._native import lib
@@ -53,7 +54,8 @@ class ShadowTables:
 
     memory: VM memory.  block: VM-physical address of the Guest's block.  state: cdata `struct kvmhost_guest
     *` at the start of it, with mem_base (a multiple of 2 MiB) and limit_bytes set.  The Guest is put into
-    linear mode with empty tables.  pool_pages: how much of the pool may be used.
+    linear mode with empty tables.  pool_pages: how much of the pool may be used.  executable: who has the
+    last word on each entry filled after a fault: it gets the linear address, the error code, and the entry.
 
     After map_switcher() the current `root` can be loaded; every change is seen at the next load of CR3.
 
@@ -84,6 +86,7 @@ class ShadowTables:
         state.current_root = 0
         for index in range(ROOTS):
             state.pgdir[index] = NOBODY
+        self.executable: Callable[[int, int, int], int] | None = None
         self.trees = ShadowTrees(memory, block, state, pool_pages)
         self._u64 = memory.u64
 
@@ -276,7 +279,10 @@ class ShadowTables:
             return False
         self.guest.check_last(entry)
         used = entry | ACCESSED | (DIRTY if error_code & FAULT_WRITE else 0)
-        self._u64[self.trees.table(address, above) // 8 + (address >> 12 & 0x1FF)] = self._shadow_entry(used)
+        shadow = self._shadow_entry(used)
+        if self.executable is not None:
+            shadow = self.executable(address, error_code, shadow)
+        self._u64[self.trees.table(address, above) // 8 + (address >> 12 & 0x1FF)] = shadow
         if used != entry:
             self.guest.write_entry(place, used, self.state.pae)
         return True
@@ -316,7 +322,8 @@ class ShadowTables:
         if self.guest.is_register(value):
             return 0
         self.guest.check_last(value)
-        return self._shadow_entry(value) if value & ACCESSED else 0
+        kernels = NX if self.executable is not None and not value & USER else 0
+        return self._shadow_entry(value) | kernels if value & ACCESSED else 0
 
     def _find_root(self, key: int) -> int | None:
         pgdir = self.state.pgdir

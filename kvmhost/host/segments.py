@@ -9,6 +9,7 @@ own kernel segment (conformance 1.14).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import Any
@@ -76,13 +77,22 @@ def load_gdt_entry(state: Any, index: int, low: int, high: int) -> None:
     flag(state, lib.CHANGED_GDT)
 
 
+def load_gdt(state: Any, descriptors: bytes) -> None:
+    """LOAD_GDT: at most 32 descriptors, 8 bytes each, as they stand in the Guest's memory."""
+    _load(state, 0, descriptors)
+    flag(state, lib.CHANGED_GDT)
+
+
+def _load(state: Any, first: int, descriptors: bytes) -> None:
+    for index in range(len(descriptors) // 8):
+        low, high = struct.unpack_from("<II", descriptors, 8 * index)
+        at = 2 * (first + index)
+        state.gdt[at], state.gdt[at + 1] = fix_descriptor(low, high)
+
+
 def load_tls(state: Any, descriptors: bytes) -> None:
     """LOAD_TLS: the three thread-local segments, 24 bytes as they stand in the Guest's memory."""
-    for number, index in enumerate(TLS_ENTRIES):
-        raw = descriptors[8 * number : 8 * number + 8]
-        state.gdt[2 * index], state.gdt[2 * index + 1] = fix_descriptor(
-            int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:], "little")
-        )
+    _load(state, TLS_ENTRIES.start, descriptors)
     flag(state, lib.CHANGED_GDT_TLS)
 
 

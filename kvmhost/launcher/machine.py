@@ -9,6 +9,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kvmhost.host import machine as host
+from kvmhost.host.abi import DEFAULT
+from kvmhost.host.guest import PAGE_OFFSET
 from kvmhost.launcher import images
 from kvmhost.launcher.boot import lay_out
 from kvmhost.launcher.image import Image
@@ -89,21 +91,18 @@ class Machine(host.Machine):
     ) -> "Guest":
         size = self.default_memory if memory is None else parse_memory(memory)
         layout = lay_out(image, size, command_line, initrd)
-        guest = self.add_guest(size, _short_name(image.name) + suffix)
+        told = image.release is not None or image.abi is not DEFAULT
+        guest = self.add_guest(
+            size,
+            PurePath(image.name).stem + suffix,
+            abi=image.abi if told else None,
+            page_offset=image.page_offset or PAGE_OFFSET,
+            pae=bool(image.pae),
+        )
         for address, data in layout.pieces:
             guest.ram.write(address, data)
         guest.set_entry(layout.entry)
         return guest
-
-
-def _short_name(name: str) -> str:
-    """The file's name without a suffix; the end of a release is none.
-
-    >>> _short_name("guests/hello.elf"), _short_name("/boot/vmlinux-2.6.32")
-    ('hello', 'vmlinux-2.6.32')
-    """
-    path = PurePath(name)
-    return path.stem if path.suffix[1:].isalpha() else path.name
 
 
 def _read(source: Source | None) -> bytes | None:

@@ -91,6 +91,9 @@ class Frame:
         self.words = _view(layout.frame_type, _view("uint8_t", page) + lib.FRAME_OFFSET)
         self.layout = layout
 
+    def __repr__(self) -> str:
+        return f"<Frame {' '.join(f'{name}={value:#x}' for name, value in self.snapshot().items())}>"
+
     def snapshot(self) -> dict[str, int]:
         """All 18 values by name, for reports and comparisons."""
         return {name: getattr(self, name) for name in FIELDS}

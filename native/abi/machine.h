@@ -198,6 +198,7 @@ struct kvmhost_state_6 {
 #define GUEST_BLOCK_SIZE 0x00200000
 #define GUEST_ROOTS 4
 #define NO_PGDIR 0xFFFFFFFF
+#define NO_DATA 0xFFFFFFFF
 
 #define CHANGED_IDT 1
 #define CHANGED_GDT 2
@@ -207,7 +208,7 @@ struct kvmhost_state_6 {
 struct kvmhost_guest {
 	uint32_t mem_base; /* VM-physical address of Guest-physical 0 */
 	uint32_t mem_bytes; /* Guest RAM */
-	uint32_t data; /* Guest-physical address of lguest_data, 0 before INIT */
+	uint32_t data; /* Guest-physical address of lguest_data, NO_DATA before INIT */
 	uint32_t kernel_address;
 	uint32_t noirq_start;
 	uint32_t noirq_end;
