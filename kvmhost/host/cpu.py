@@ -16,7 +16,6 @@ from kvmhost._native import ffi, lib
 from kvmhost.host import segments
 from kvmhost.host.errors import CLOSED, MachineBroken
 from kvmhost.host.host_area import IDT_AT, SWITCHER_TEXT_AT, CpuArea, HostArea
-from kvmhost.host.hypercalls import CR0_TS
 from kvmhost.kvm import (
     CpuidEntry,
     Dtable,
@@ -74,6 +73,7 @@ class Cpu:
         self.guest: Guest | None = None
         self.fpu_of: Guest | None = None
         self.fpu_ordered: Guest | None = None
+        self.settled: Guest | None = None  # the Guest that nothing has to be prepared for
         self.guest_changes = 0
         self._again: Alarm | None = None
         self.kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -85,6 +85,8 @@ class Cpu:
         self.c.kick_fd = self.kick_fd
         self.c.run = ffi.cast("void *", self.vcpu.run_page)
         self.c.mailbox = self.mailbox
+        self.c.tss = ffi.addressof(self.page.guest_tss)
+        self.c.cr0 = CR0
         self._no_guest = ffi.new("uint32_t *")
         self.c.trapnum = self._no_guest
 
@@ -96,7 +98,8 @@ class Cpu:
         Also after a fault at ring 0: nothing of the vCPU's old state survives.
         """
         self.host.set_up_cpu(self.area)
-        self.guest = self.fpu_of = self.fpu_ordered = None
+        self.guest = self.fpu_of = self.fpu_ordered = self.settled = None
+        self.c.guest = ffi.NULL
         self.mailbox.cr0 = CR0
         self.mailbox.work = 0
         self.vcpu.set_mp_state(MpState.RUNNABLE)
@@ -150,9 +153,8 @@ class Cpu:
             self._take_over(guest)
         if state.changed:
             segments.copy_in(self.host.blob, state, self.page, guest.hooks)
-        self.page.set_stack(state.esp1, state.ss1)
-        self.mailbox.root = guest.tables.root
         self._prepare_fpu(guest)
+        lib.kvmhost_fit(self.c)
 
     def _take_over(self, guest: Guest) -> None:
         """Another Guest was here, or this one was elsewhere: everything changes."""
@@ -166,21 +168,23 @@ class Cpu:
         )
         self.guest = guest
         self.c.trapnum = guest.trapnum
+        self.c.guest = guest.state
+        self.c.roots = guest.block + lib.GUEST_PDPT_OFFSET
 
     def _prepare_fpu(self, guest: Guest) -> None:
+        """Order what the FPU needs.  Once it holds this Guest's state for certain, the Guest has settled."""
         mailbox = self.mailbox
-        cr0 = CR0 | guest.state.ts & CR0_TS
         self._note_fpu()
         self.fpu_ordered = guest
-        if self.fpu_of is not guest:
-            if self.fpu_of is not None:
-                mailbox.fpu_save = self.fpu_of.fxsave_at
-                mailbox.work |= lib.WORK_FPU_SAVE
-            mailbox.fpu_load = guest.fxsave_at
-            mailbox.work |= lib.WORK_FPU_LOAD
-        if mailbox.cr0 != cr0:
-            mailbox.cr0 = cr0
-            mailbox.work |= lib.WORK_CR0
+        if self.fpu_of is guest:
+            self.settled = guest
+            return
+        self.settled = None
+        if self.fpu_of is not None:
+            mailbox.fpu_save = self.fpu_of.fxsave_at
+            mailbox.work |= lib.WORK_FPU_SAVE
+        mailbox.fpu_load = guest.fxsave_at
+        mailbox.work |= lib.WORK_FPU_LOAD
 
     def _note_fpu(self) -> None:
         """Find out whose state the FPU holds, and withdraw an order that was not carried out.
@@ -195,8 +199,9 @@ class Cpu:
 
     def enter(self, guest: Guest) -> int:
         """One stay in the Guest: a LEFT_* value, or -errno."""
-        self.prepare(guest)
-        return int(lib.kvmhost_enter(self.c))
+        if self.settled is not guest or guest.state.changed:
+            self.prepare(guest)
+        return lib.kvmhost_enter(self.c)  # type: ignore[no-any-return]
 
     def put_down(self) -> None:
         """Save the FPU of the Guest that is here, so that it may go on elsewhere."""
@@ -210,6 +215,7 @@ class Cpu:
 
     def visit(self, work: int) -> None:
         """Let the Host do some work of the mailbox, WORK_* bits, and come back without a world switch."""
+        self.settled = None
         self._note_fpu()
         self.fpu_ordered = self.fpu_of
         self.mailbox.work = work

@@ -114,9 +114,11 @@ class Guest:
         self.hooks: dict[int, list[Handler]] = {}
         self.unhandled: Callable[[GuestTrap, str], bool] | None = None
         self.watch: Watch | None = None
-        self.handled: Counter[tuple[Trap | str, str]] = Counter()
+        self.hooked: Counter[Trap] = Counter()  # how often handlers were asked
+        self.interruptions = 0  # how often the shim came back because somebody wanted attention
         self.outcome: Outcome | None = None
         self.condemned: GuestBroke | None = None
+        self.ending = False  # there is an outcome, or will be at the next look
         self.data: LguestData | None = None
         self.bus: Bus | None = None
         self.cpu: Cpu | None = None
@@ -246,6 +248,7 @@ class Guest:
         """The Guest is over; only the first reason is kept."""
         if self.outcome is None:
             self.outcome = Outcome(kind, reason, report)
+            self.ending = True
             self.set_clock(0)
 
     def end_from_outside(self, reason: str, advice: str = "") -> None:
@@ -257,6 +260,7 @@ class Guest:
         with self._alarm_lock:
             if self.condemned is None:
                 self.condemned = GuestBroke(reason, advice)
+                self.ending = True
         self.machine.wake(self)
 
     def write_console(self, text: bytes) -> None:

@@ -31,17 +31,21 @@ class GuestTrap:
     `cr2` has a meaning for page faults only.  `hypercall` is None unless kind is HYPERCALL.
     """
 
-    __slots__ = ("cpu", "cr2", "error_code", "guest", "hypercall", "kind", "vector", "waiting")
+    __slots__ = ("cpu", "cr2", "error_code", "guest", "hypercall", "vector", "waiting")
 
     def __init__(self, guest: Guest, cpu: Cpu, vector: int, hypercall: Hypercall | None = None) -> None:
         self.guest = guest
         self.cpu = cpu
         self.vector = vector
-        self.kind = Trap(vector)
-        self.error_code = guest.frame.errcode
-        self.cr2 = cpu.mailbox.cr2
+        self.error_code: int = guest.frame.words.errcode
+        self.cr2: int = cpu.mailbox.cr2
         self.hypercall = hypercall
-        self.waiting: list[Handler] = []
+        self.waiting: list[Handler] | None = None
+
+    @property
+    def kind(self) -> Trap:
+        """Which kind of trap."""
+        return Trap(self.vector)
 
     def __repr__(self) -> str:
         return f"<GuestTrap {self.kind.name} of {self.guest.name} at {self.eip:#010x}>"

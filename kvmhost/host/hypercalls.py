@@ -26,7 +26,6 @@ SHUTDOWN_TEXT_BYTES = 128
 NOTIFY_TEXT_BYTES = 4096
 # What a kernel says that was told to power off; anything else is the last word of a panic.
 POWER_OFF_TEXTS = frozenset({"power down", "power off", "powered off"})
-CR0_TS = 8
 
 Args = tuple[int, int, int, int]
 # What reads the arguments of a direct call from a frame, for each order of registers.
@@ -189,7 +188,7 @@ def _set_stack(guest: Guest, selector: int, esp: int, pages: int, _: int) -> Non
 
 
 def _ts(guest: Guest, value: int, *_: int) -> None:
-    guest.state.ts = CR0_TS if value else 0
+    guest.state.ts = lib.CR0_TS if value else 0
 
 
 def _set_clockevent(guest: Guest, nanoseconds: int, *_: int) -> None:

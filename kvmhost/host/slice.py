@@ -49,15 +49,19 @@ def run_slice(cpu: Cpu, guest: Guest) -> Left:
 
 
 def _run(cpu: Cpu, guest: Guest, enter: Callable[[Guest], int]) -> Left:
-    while _deliver(cpu, guest):
-        if guest.state.halted:
-            return _halted(guest)
+    state = guest.state
+    while True:
+        if guest.ending or state.irqs_pending or state.halted:
+            if not _deliver(cpu, guest):
+                break
+            if state.halted:
+                return _halted(guest)
         left = enter(guest)
         if left == lib.LEFT_TRAP:
             _settle(cpu, guest)
         elif left == lib.LEFT_ATTENTION:
             why = lib.kvmhost_take(cpu.c)
-            guest.handled["interrupt", "shim"] += 1
+            guest.interruptions += 1
             if why & lib.ATTENTION_STOP:
                 return Left.STOP
             if why & lib.ATTENTION_SLICE:
@@ -147,13 +151,16 @@ def _hypercalls(trap: GuestTrap) -> None:
 # [T50]
 def ask(trap: GuestTrap) -> None:
     """Let the newest handler decide, or the Host if there is none."""
-    guest = trap.guest
-    handlers = guest.hooks.get(trap.vector)
-    guest.handled[trap.kind, "hook" if handlers else "Python"] += 1
-    if not handlers:
+    if trap.vector in trap.guest.hooks:
+        _ask_handlers(trap)
+    else:
         trap.default()
-        return
-    trap.waiting = list(handlers)
+
+
+def _ask_handlers(trap: GuestTrap) -> None:
+    guest = trap.guest
+    guest.hooked[trap.kind] += 1
+    trap.waiting = list(guest.hooks[trap.vector])
     try:
         trap.default()
     except GuestBroke:

@@ -23,10 +23,11 @@ class Statistics:
     """A machine's counters since it was made; all are plain counts.
 
     switches: round trips through the Switcher.  runs: KVM_RUN calls.  traps: by kind, interrupts to
-    the Host apart.  handled: (kind or "interrupt", place) to count, place being "Python", "hook"
-    (Python, a user's) or "shim".  guest_changes: a vCPU took another Guest.  moves: a Guest took
-    another vCPU.  kicks, stale, signals: of the shim.  times: where time went, by the name of each Guest
-    that was watched.  backend: "vmx", "svm", "lab" or "kvm".
+    the Host apart.  handled: (kind or "interrupt", place) to count, place being "Python", "hook" (a
+    user's handler; each call in the async ring it saw counts, as far as there were traps) or "shim".
+    guest_changes: a vCPU took another Guest.  moves: a Guest took another vCPU.  kicks, stale,
+    signals: of the shim.  times: where time went, by the name of each Guest that was watched.
+    backend: "vmx", "svm", "lab" or "kvm".
     """
 
     switches: int
@@ -80,19 +81,19 @@ def collect(machine: Machine) -> Statistics:
                 interrupts += count
             else:
                 traps[Trap(vector)] += count
+    hooked = sum((guest.hooked for guest in machine.guests), Counter[Trap]())
     handled: Counter[tuple[str, str]] = Counter()
-    for guest in machine.guests:
-        for (kind, place), count in guest.handled.items():
-            handled[kind.name if isinstance(kind, Trap) else str(kind), place] += count
+    for trap, count in traps.items():
+        handled[trap.name, "hook"] = min(hooked[trap], count)
+        handled[trap.name, "Python"] = count - handled[trap.name, "hook"]
     stale = sum(cpu.c.stale for cpu in machine.cpus)
-    if stale:
-        handled["interrupt", "shim"] += stale
+    handled["interrupt", "shim"] = stale + sum(guest.interruptions for guest in machine.guests)
     return Statistics(
         switches=sum(cpu.c.switches for cpu in machine.cpus),
         runs=sum(cpu.c.runs for cpu in machine.cpus),
         traps=dict(sorted(traps.items())),
         interrupts=interrupts,
-        handled=dict(handled),
+        handled={place: count for place, count in handled.items() if count},
         guest_changes=sum(cpu.guest_changes for cpu in machine.cpus),
         moves=sum(guest.moves for guest in machine.guests),
         kicks=sum(cpu.c.kicks for cpu in machine.cpus),

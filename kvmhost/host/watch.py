@@ -79,7 +79,8 @@ class Watch:
 
     def enter(self, cpu: Cpu, guest: Guest) -> int:
         """One stay in the Guest, timed: a LEFT_* value, or -errno, as Cpu.enter()."""
-        cpu.prepare(guest)
+        if cpu.settled is not guest or guest.state.changed:
+            cpu.prepare(guest)
         c = cpu.c
         c.timed = 1
         run_before, runs_before = c.run_ns, c.runs

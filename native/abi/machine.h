@@ -76,6 +76,7 @@
 #define SYSCALL_VECTOR 0x80
 #define KICK_VECTOR 0xF0
 #define SPURIOUS_VECTOR 0xFF
+#define CR0_TS 0x8
 #define NO_TRAP 256 /* stored in trapnum before each entry */
 
 /* ---- the mailbox: one a vCPU, plain memory seen by ring 0, C and Python -- */
@@ -197,6 +198,7 @@ struct kvmhost_state_6 {
 #define GUEST_POOL_OFFSET 0x4000 /* shadow directories and tables */
 #define GUEST_BLOCK_SIZE 0x00200000
 #define GUEST_ROOTS 4
+#define ROOT_BYTES 32
 #define NO_PGDIR 0xFFFFFFFF
 #define NO_DATA 0xFFFFFFFF
 

@@ -188,7 +188,30 @@ static int is_interrupt(uint32_t trapnum)
 }
 
 /*
- * [R50] In, and out again.  Without attention the sum of it is one KVM_RUN a
+ * [R50] What a Guest changes by plain words in its block, and so may have changed
+ * at any trap: where its tables are, where a trap from ring 3 straight to ring 1
+ * lands, and whether it wants to hear of the FPU's first use.
+ */
+void kvmhost_fit(struct kvmhost_cpu *cpu)
+{
+	const struct kvmhost_guest *guest = cpu->guest;
+	struct kvmhost_mailbox *mailbox = cpu->mailbox;
+	uint32_t cr0;
+
+	if (!guest)
+		return;
+	mailbox->root = cpu->roots + guest->current_root * ROOT_BYTES;
+	cpu->tss->esp1 = guest->esp1;
+	cpu->tss->ss1 = guest->ss1;
+	cr0 = cpu->cr0 | (guest->ts & CR0_TS);
+	if (mailbox->cr0 != cr0) {
+		mailbox->cr0 = cr0;
+		mailbox->work |= WORK_CR0;
+	}
+}
+
+/*
+ * [R60] In, and out again.  Without attention the sum of it is one KVM_RUN a
  * trap.  The sentinel in trapnum is how a Switcher that cannot tell its own
  * faults from the Guest's leaves a trace: no stub ever stores 256.
  */
@@ -199,6 +222,7 @@ int kvmhost_enter(struct kvmhost_cpu *cpu)
 	int left;
 
 	__atomic_store_n(&cpu->thread, (uint64_t)pthread_self(), __ATOMIC_SEQ_CST);
+	kvmhost_fit(cpu);
 	for (;;) {
 		*cpu->trapnum = NO_TRAP;
 		__atomic_store_n(&mailbox->where, WHERE_IN, __ATOMIC_SEQ_CST);

@@ -24,6 +24,10 @@ struct kvmhost_cpu {
 	void *run; /* struct kvm_run * */
 	struct kvmhost_mailbox *mailbox;
 	volatile uint32_t *trapnum; /* in the frame of the Guest on this vCPU */
+	struct kvmhost_guest *guest; /* that Guest, or NULL */
+	struct kvmhost_tss *tss; /* in this vCPU's state page */
+	uint32_t roots; /* VM-physical address of the Guest's shadow roots */
+	uint32_t cr0; /* the Host's, but for TS */
 
 	uint64_t runs; /* KVM_RUN calls */
 	uint64_t switches; /* world switches: entries that came back by a stub */
@@ -40,6 +44,8 @@ struct kvmhost_cpu {
 
 /* Go into the Guest and stay until something needs Python. */
 int kvmhost_enter(struct kvmhost_cpu *cpu);
+/* Show the vCPU what its Guest may have changed since: root, kernel stack, TS.  kvmhost_enter does it. */
+void kvmhost_fit(struct kvmhost_cpu *cpu);
 /* Let the Host do the mailbox's work and come back without a world switch. */
 int kvmhost_visit(struct kvmhost_cpu *cpu);
 /* Ask for attention: ATTENTION_* bits.  From any thread. */

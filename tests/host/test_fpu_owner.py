@@ -43,7 +43,7 @@ def test_every_guest_finds_what_it_left(sequence: list[tuple[int, bool, bool]]) 
     ring = RingZero(GUESTS)
     cpu: Any = Cpu.__new__(Cpu)
     cpu.index, cpu.mailbox, cpu.c = 0, ring.mailbox, None
-    cpu.fpu_of = cpu.fpu_ordered = None
+    cpu.fpu_of = cpu.fpu_ordered = cpu.settled = None
     guests: list[Any] = [SimpleNamespace(fxsave_at=at, state=SimpleNamespace(ts=0)) for at in range(GUESTS)]
     left = {at: f"state of {at}" for at in range(GUESTS)}
     with pytest.MonkeyPatch.context() as patch:

@@ -65,7 +65,7 @@ def test_an_interrupt_comes_when_its_mask_is_lifted_by_a_store() -> None:
         guest.ram.write(HANDLER, UD2)
 
         def lift() -> None:
-            wait_for(lambda: guest.handled["interrupt", "shim"] or guest.outcome)
+            wait_for(lambda: guest.interruptions or guest.outcome)
             before = count(guest)
             wait_for(lambda: count(guest) != before or guest.outcome)
             guest.data.words.blocked_interrupts = 0
