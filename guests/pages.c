@@ -162,7 +162,7 @@ const char *guest_main(void)
 	touches = option("touches", 256);
 	probe_ready();
 	tables = tables_create(option_given("pae"));
-	tables_identity(&tables, ram_bytes());
+	tables_ram(&tables, ram_bytes());
 	/* Make every table now: behind them, all of RAM is for touching. */
 	for (uint32_t at = 0; at < touches * PAGE_BYTES; at += PAGE_BYTES) {
 		tables_map(&tables, WINDOW_A + at, 0, 0);

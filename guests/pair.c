@@ -240,7 +240,7 @@ static void prepare(void)
 	/* Several top levels over the same lower tables: more than the four that the Host keeps. */
 	for (unsigned int i = 0; i < ROOTS; i++)
 		roots[i] = tables_create(false);
-	tables_identity(&roots[0], IDENTITY_BYTES);
+	tables_ram(&roots[0], IDENTITY_BYTES);
 	for (unsigned int i = 1; i < ROOTS; i++)
 		*(volatile uint32_t *)roots[i].root = *(volatile uint32_t *)roots[0].root;
 	probe_ready();

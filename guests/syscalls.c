@@ -71,7 +71,7 @@ const char *guest_main(void)
 	uint32_t wanted = option("calls", 10000), wrong;
 
 	user_segments();
-	tables_identity(&tables, IDENTITY_BYTES);
+	tables_ram(&tables, IDENTITY_BYTES);
 	tables_map_user(&tables);
 	tables_use(&tables);
 	set_trap_stack();

@@ -73,7 +73,7 @@ static void prepare(void)
 
 	set_descriptor(ABSENT_SELECTOR >> 3, 0, 0x0000FFFF, 0x00CF3300);
 	user_segments();
-	tables_identity(&tables, IDENTITY_BYTES);
+	tables_ram(&tables, IDENTITY_BYTES);
 	tables_map_user(&tables);
 	tables_map(&tables, READ_ONLY, page_alloc(), PTE_P);
 	tables_map(&tables, USER_READ_ONLY, page_alloc(), PTE_P | PTE_USER);

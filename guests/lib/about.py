@@ -1,12 +1,17 @@
-"""Turns the paragraph that opens a Guest's source into a note in its image.
+"""Turns what is known about a Guest into notes in its image, owner "kvmhost".
 
-`kvmhost` shows that paragraph when it lists the Guests, so it is written once, where
-the reader of the source meets it.  Note type 2, owner "kvmhost".
+Type 2 is the paragraph that opens its source: `kvmhost` shows it when it lists the Guests,
+so it is written once, where the reader of the source meets it.  Type 3, for a Guest that
+is built for more than one generation, tells which one this image speaks.
 """
 
 import re
 import sys
 from pathlib import Path
+
+# NOTE_ABOUT and NOTE_ABI of native/abi/boot.h.
+ABOUT = 2
+ABI = 3
 
 
 def opening_paragraph(source: str) -> str:
@@ -19,16 +24,20 @@ def opening_paragraph(source: str) -> str:
     return re.sub(r"^\[[A-Z]\d+\] ", "", " ".join(paragraph.split()))
 
 
-def note(text: str) -> str:
+def note(kind: int, text: str) -> str:
     """Assembler for one ELF note: name size, descriptor size, type, name, descriptor."""
     data = text.encode()
     body = ", ".join(str(byte) for byte in data)
     return (
         '\t.section .note.kvmhost, "a", @note\n\t.balign 4\n'
-        f'\t.long 8, {len(data)}, 2\n\t.asciz "kvmhost"\n\t.byte {body}\n\t.balign 4\n'
+        f'\t.long 8, {len(data)}, {kind}\n\t.asciz "kvmhost"\n\t.byte {body}\n\t.balign 4\n'
         '\t.section .note.GNU-stack, "", @progbits\n'
     )
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(note(opening_paragraph(Path(sys.argv[1]).read_text())))
+    source, output, *abi = sys.argv[1:]
+    notes = note(ABOUT, opening_paragraph(Path(source).read_text()))
+    if abi:
+        notes += note(ABI, " ".join(abi))
+    Path(output).write_text(notes)

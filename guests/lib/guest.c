@@ -1,51 +1,42 @@
 /*
- * From the first instruction to guest_main(), and the end.
+ * From INIT to guest_main(), and the end.
  *
- * INIT comes first: it tells the Host where the shared words are.  Before it the
- * Host cannot fake an interrupt flag, take a queued hypercall or reflect a fault.
+ * What a Guest tells the Host by INIT is in its data from the start, as it is in a kernel:
+ * before its first instructions are over there is nobody who could fill it in.
  */
 #include "guest.h"
 
 #include <stdarg.h>
 
-#include "boot.h"
 #include "format.h"
 
-/* 3.1 to 4.0 put PAGE_OFFSET here; nothing of ours lives above it, but it marks the layout. */
-#define KERNEL_ADDRESS 0xC0000000
 #define SHUTDOWN_BYTES 128
 
-extern const uint8_t noirq_begin[], noirq_end[], image_end[];
+extern const uint8_t noirq_begin[], noirq_end[], noirq_iret[], image_end[];
 
-volatile struct lguest_data_31 lguest;
+volatile lguest_words lguest = {
+    .blocked_interrupts = 1,
+    .hcall_status = {[0 ... LHCALL_RING_SIZE - 1] = LHCALL_RING_FREE},
+    .kernel_address = PAGE_OFFSET,
+    .syscall_vec = SYSCALL_VECTOR,
+#if HAS_NOIRQ_IRET
+    .noirq_iret = (uint32_t)noirq_iret,
+#else
+    .noirq_start = (uint32_t)noirq_begin,
+    .noirq_end = (uint32_t)noirq_end,
+#endif
+};
 
 static char last_words[SHUTDOWN_BYTES];
 static char why[SHUTDOWN_BYTES];
 static uint32_t next_page, next_slot;
 
-/* Loads from low memory that the compiler must not take for a null pointer. */
-static uint32_t word_at(uint32_t physical)
-{
-	__asm__("" : "+r"(physical));
-	return *(const volatile uint32_t *)physical;
-}
-
 void guest_start(void);
 
 void guest_start(void)
 {
-	const char *problem;
+	const char *problem = guest_main();
 
-	for (unsigned int i = 0; i < LHCALL_RING_SIZE; i++)
-		lguest.hcall_status[i] = LHCALL_RING_FREE;
-	lguest.blocked_interrupts = 1;
-	lguest.kernel_address = KERNEL_ADDRESS;
-	lguest.syscall_vec = SYSCALL_VECTOR;
-	lguest.noirq_start = (uint32_t)noirq_begin;
-	lguest.noirq_end = (uint32_t)noirq_end;
-	hypercall(LHCALL_LGUEST_INIT, (uint32_t)&lguest, 0, 0, 0);
-
-	problem = guest_main();
 	if (problem)
 		fail("%s", problem);
 	power_off("Power down");
@@ -55,17 +46,17 @@ void guest_start(void)
 void hypercall_later(uint32_t number, uint32_t arg1, uint32_t arg2, uint32_t arg3, uint32_t arg4)
 {
 	uint32_t before = lguest.irq_enabled;
-	volatile struct lguest_ring_entry *entry = &lguest.hcalls[next_slot];
 
 	interrupts_off();
 	if (lguest.hcall_status[next_slot] != LHCALL_RING_FREE) {
 		hypercall(number, arg1, arg2, arg3, arg4);
 	} else {
-		entry->arg0 = number;
-		entry->arg1 = arg1;
-		entry->arg2 = arg2;
-		entry->arg3 = arg3;
-		entry->arg4 = arg4;
+#if OLD_ARGUMENTS
+		lguest.hcalls[next_slot] = (struct lguest_ring_entry_2624){
+		    .number = number, .arg1 = arg1, .arg2 = arg2, .arg3 = arg3};
+#else
+		lguest.hcalls[next_slot] = (struct lguest_ring_entry){number, arg1, arg2, arg3, arg4};
+#endif
 		lguest.hcall_status[next_slot] = 0;
 		next_slot = (next_slot + 1) % LHCALL_RING_SIZE;
 	}
@@ -80,7 +71,7 @@ void power_off(const char *text)
 	for (i = 0; i < SHUTDOWN_BYTES - 1 && text[i]; i++)
 		last_words[i] = text[i];
 	last_words[i] = 0;
-	hypercall(LHCALL_SHUTDOWN, (uint32_t)last_words, LGUEST_SHUTDOWN_POWEROFF, 0, 0);
+	hypercall(LHCALL_SHUTDOWN, physical(last_words), CRASH_ONLY ? 0 : LGUEST_SHUTDOWN_POWEROFF, 0, 0);
 	for (;;)
 		__asm__ volatile("ud2");
 }
@@ -110,7 +101,7 @@ const char *because(const char *format, ...)
 
 const char *command_line(void)
 {
-	return (const char *)word_at(BOOT_CMD_LINE_PTR);
+	return seen_at(boot_word(BOOT_CMD_LINE_PTR));
 }
 
 /* The text behind WORD where it begins an argument, or NULL. */
@@ -164,20 +155,25 @@ uint32_t option(const char *name, uint32_t fallback)
 
 uint32_t ram_bytes(void)
 {
-	return word_at(BOOT_E820_SIZE);
+	return boot_word(BOOT_E820_SIZE);
+}
+
+uint32_t boot_word(uint32_t offset)
+{
+	return *(const volatile uint32_t *)seen_at(offset);
 }
 
 uint32_t pages_free_from(void)
 {
 	if (!next_page)
-		next_page = ((uint32_t)image_end + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+		next_page = (physical(image_end) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
 	return next_page;
 }
 
 uint32_t page_alloc(void)
 {
 	uint32_t page = pages_free_from();
-	uint32_t *words = (uint32_t *)page;
+	uint32_t *words = seen_at(page);
 
 	if (page + PAGE_BYTES > ram_bytes())
 		fail("out of memory: %u bytes of RAM are too few", ram_bytes());

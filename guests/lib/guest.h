@@ -5,7 +5,9 @@
  * ring 1, in memory that is mapped one to one, with no stack, no gates and no
  * interrupts, and asks the Host for everything by `int $0x1F`.  These are the
  * asking, printing, gates, tables and boot parameters, just enough of each for
- * programs that show one thing.  The numbers are those of kernels 3.1 to 4.0.
+ * programs that show one thing.  They speak as a kernel of 3.1 did; a Guest that is
+ * built for another generation, and linked where kernels are, defines GENERATION and
+ * KERNEL_BASE (generation.h).
  */
 #ifndef GUEST_H
 #define GUEST_H
@@ -14,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "boot.h"
+#include "generation.h"
 #include "lguest.h"
 #include "machine.h"
 
@@ -32,13 +36,47 @@ const char *guest_main(void);
 
 /* ---- hypercalls ---------------------------------------------------------- */
 
-/* The words that Host and Guest share; its first word is the virtual IF. */
-extern volatile struct lguest_data_31 lguest;
+/* The words that Host and Guest share; the first of them is the virtual IF. */
+#if GENERATION < KERNEL(2, 6, 31)
+typedef struct lguest_data_2624 lguest_words;
+#elif GENERATION < KERNEL(3, 1, 0)
+typedef struct lguest_data_2631 lguest_words;
+#elif GENERATION < KERNEL(4, 1, 0)
+typedef struct lguest_data_31 lguest_words;
+#else
+typedef struct lguest_data_41 lguest_words;
+#endif
+extern volatile lguest_words lguest;
 
 static inline uint32_t hypercall(uint32_t number, uint32_t arg1, uint32_t arg2, uint32_t arg3, uint32_t arg4)
 {
+#if OLD_ARGUMENTS
+	(void)arg4;
+	__asm__ volatile("int $0x1F" : "+a"(number) : "d"(arg1), "b"(arg2), "c"(arg3) : "memory");
+#elif BY_VMCALL
+	__asm__ volatile(".byte 0x0F, 0x01, 0xC1"
+			 : "+a"(number)
+			 : "b"(arg1), "c"(arg2), "d"(arg3), "S"(arg4)
+			 : "memory");
+#else
 	__asm__ volatile("int $0x1F" : "+a"(number) : "b"(arg1), "c"(arg2), "d"(arg3), "S"(arg4) : "memory");
+#endif
 	return number;
+}
+
+/* Hypercalls, tables and devices take physical addresses. */
+static inline uint32_t physical(const volatile void *object)
+{
+	return (uint32_t)object - KERNEL_BASE;
+}
+
+/* Where RAM at this address is seen.  The compiler is not to take the beginning of it for nothing. */
+static inline void *seen_at(uint32_t physical)
+{
+	uint32_t at = physical + KERNEL_BASE;
+
+	__asm__("" : "+r"(at));
+	return (void *)at;
 }
 
 /*
@@ -66,10 +104,14 @@ uint32_t option(const char *name, uint32_t fallback);
 bool option_given(const char *word);
 /* Bytes of RAM, from the one e820 entry. */
 uint32_t ram_bytes(void);
-/* A zeroed page behind the image that nobody else gets. */
+/* A word of the boot parameters, by its offset. */
+uint32_t boot_word(uint32_t offset);
+/* The address of a zeroed page behind the image that nobody else gets. */
 uint32_t page_alloc(void);
 /* Everything below is the image, its tables and boot parameters. */
 uint32_t pages_free_from(void);
+/* Registers as they were before the first instruction: EAX EBX ECX EDX ESI EDI EBP ESP. */
+extern uint32_t born_with[8];
 
 /* ---- traps and interrupts ------------------------------------------------ */
 
@@ -107,11 +149,14 @@ static inline void interrupts_off(void)
 	lguest.irq_enabled = 0;
 }
 
+/* As kernels restore their flags: from 2.6.31 on they look whether the Host has something. */
 static inline void interrupts_on(void)
 {
 	lguest.irq_enabled = EFLAGS_IF_BIT;
+#if HAS_IRQ_PENDING
 	if (lguest.irq_pending)
 		hypercall(LHCALL_SEND_INTERRUPTS, 0, 0, 0, 0);
+#endif
 }
 
 /* Reads a word that may not be there: true and the word, or false and the fault's error code. */
@@ -160,10 +205,10 @@ struct tables {
 struct tables tables_create(bool pae);
 /* Maps one page; flags 0 removes it.  Tells the Host nothing. */
 void tables_map(const struct tables *tables, uint32_t linear, uint32_t physical, uint32_t flags);
-/* Where the lowest-level entry of LINEAR lives. */
+/* The physical address of LINEAR's entry on the lowest level. */
 uint32_t tables_entry(const struct tables *tables, uint32_t linear);
-/* One to one, for ring 1 alone. */
-void tables_identity(const struct tables *tables, uint32_t bytes);
+/* RAM from 0 up to BYTES where this Guest is linked to see it, for ring 1 alone. */
+void tables_ram(const struct tables *tables, uint32_t bytes);
 void tables_use(const struct tables *tables);
 void tables_flush(void);
 /* tables_map() and the hypercall that tells the Host about it. */
@@ -174,7 +219,7 @@ void tables_set(const struct tables *tables, uint32_t linear, uint32_t physical,
 /* The part of the image that programs mark as the user's. */
 #define USER_CODE __attribute__((section(".user.text"), noinline))
 #define USER_DATA __attribute__((section(".user.data")))
-extern uint8_t user_begin[], user_end[];
+extern uint8_t user_begin[], user_end[], user_load[];
 
 /* Lets ring 3 at the user part of the image. */
 void tables_map_user(const struct tables *tables);

@@ -1,15 +1,14 @@
 /*
- * Words on the early console.
+ * Words, from a format.
  *
- * The Host takes one NUL-terminated piece of text a hypercall, by its physical
- * address.  lguest's own kernels sent at most 16 characters at a time, and so do
- * we: whoever serves those serves us.
+ * They go out in pieces, as large as the early console of lguest's own kernels took them:
+ * whoever serves those serves us.
  */
 #include "guest.h"
 
+#include "early_console.h"
 #include "format.h"
 
-#define CHUNK 16
 #define LINE 512
 
 struct out {
@@ -85,7 +84,7 @@ void format_text(char *buffer, size_t size, const char *format, va_list args)
 
 void print(const char *format, ...)
 {
-	char line[LINE], chunk[CHUNK + 1];
+	char line[LINE], chunk[EARLY_CHUNK + 1];
 	const char *at = line;
 	va_list args;
 
@@ -95,9 +94,9 @@ void print(const char *format, ...)
 	while (*at) {
 		unsigned int n = 0;
 
-		while (n < CHUNK && *at)
+		while (n < EARLY_CHUNK && *at)
 			chunk[n++] = *at++;
 		chunk[n] = 0;
-		hypercall(LHCALL_NOTIFY, (uint32_t)chunk, 0, 0, 0);
+		early_console(chunk);
 	}
 }

@@ -1,18 +1,67 @@
 /*
- * [G10] The first instruction of every Guest here, and the way in and out of its traps.
+ * [G10] The first instruction of every Guest here.
  *
  * What the CPU believes at _start: ring 1, paging on, every general register
  * zero, so ESP too.  CS is 0x61, DS, ES and SS are 0x69, all flat.  IF is set and
  * stays set; whether an interrupt may come is a word in memory (lguest.irq_enabled),
- * and it says no.
+ * and it says no.  Linear is physical, so a Guest that is linked to PAGE_OFFSET
+ * subtracts it from every address.
  */
 #include "asm_offsets.h"
+#include "generation.h"
+#include "hypercall.h"
 
 	.text
-	.globl _start
+	.globl	_start
 _start:
+	/* [G12] Somebody may want to know what was in the registers. */
+	movl	%eax, born_with - KERNEL_BASE
+	movl	%ebx, born_with - KERNEL_BASE + 4
+	movl	%ecx, born_with - KERNEL_BASE + 8
+	movl	%edx, born_with - KERNEL_BASE + 12
+	movl	%esi, born_with - KERNEL_BASE + 16
+	movl	%edi, born_with - KERNEL_BASE + 20
+	movl	%ebp, born_with - KERNEL_BASE + 24
+	movl	%esp, born_with - KERNEL_BASE + 28
+
+#if KERNEL_BASE && !BORN_WITH_TABLES
+	/*
+	 * [G14] From 3.1 on nobody makes tables for a kernel, so it does before it asks for
+	 * anything: all entries of the lowest tables, one to one.  The directories above
+	 * them came with the image.
+	 */
+	movl	$(first_tables - KERNEL_BASE), %edi
+	movl	$0x003, %eax
+	movl	$(FIRST_BYTES / PAGE_BYTES), %ecx
+1:	movl	%eax, (%edi)
+	addl	$ENTRY_BYTES, %edi
+	addl	$PAGE_BYTES, %eax
+	loop	1b
+#endif
+
+	/*
+	 * [G16] INIT tells the Host where the shared words are.  Before it the Host cannot fake
+	 * an interrupt flag, take a queued hypercall or reflect a fault.
+	 */
+	movl	$LHCALL_LGUEST_INIT, %eax
+	movl	$(lguest - KERNEL_BASE), ARGUMENT_1
+	HYPERCALL
+
+	/* [G18] Then the addresses become virtual, by each generation in its own way. */
+#if KERNEL_BASE && COPIES_PGDIR
+	/* 2.6.24 finds the tables it was born with, and shows itself the first 128 MiB twice. */
+	movl	lguest + DATA_2624_pgdir - KERNEL_BASE, %esi
+	leal	(KERNEL_BASE >> 22 << 2)(%esi), %edi
+	movl	$32, %ecx
+	rep movsl
+#elif KERNEL_BASE && !BORN_WITH_TABLES
+	movl	$LHCALL_NEW_PGTABLE, %eax
+	movl	$(first_directory - KERNEL_BASE), ARGUMENT_1
+	HYPERCALL
+#endif
 	movl	$stack_top, %esp
-	call	guest_start
+	movl	$guest_start, %eax
+	call	*%eax
 	ud2
 
 /*
@@ -56,14 +105,37 @@ trap_entry:
  * [G40] The way back turns virtual interrupts on again as the saved EFLAGS say, and an
  * interrupt delivered between that store and the iret would nest a frame on a
  * stack that is half unwound.  So the Host is told the window, and waits.  The
- * store goes through SS: DS is the interrupted program's.
+ * store goes through SS: DS is the interrupted program's.  4.1 got along without a
+ * register, and its window is the iret alone.
+ *
+ * In a kernel the iret begins a page: when that page has to be fetched, the Host comes
+ * by just there.
  */
+	jmp	trap_return
+#if HAS_NOIRQ_IRET
+#define RETURN_BYTES 11
+#else
+#define RETURN_BYTES 12
+#endif
+#if KERNEL_BASE
+	.balign	PAGE_BYTES
+	.skip	PAGE_BYTES - RETURN_BYTES
+#endif
+	.globl	noirq_begin, noirq_end, noirq_iret
+trap_return:
+#if HAS_NOIRQ_IRET
+	pushl	8(%esp)
+	popl	%ss:lguest
+noirq_begin:
+noirq_iret:
+#else
 	pushl	%eax
 	movl	12(%esp), %eax
-	.globl	noirq_begin, noirq_end
 noirq_begin:
 	movl	%eax, %ss:lguest
 	popl	%eax
+noirq_iret:
+#endif
 	iret
 noirq_end:
 
@@ -125,6 +197,9 @@ user_return:
 	ret
 
 	.bss
+	.globl	born_with
+born_with:
+	.space	32
 kernel_stack:
 	.space	4
 	.balign	4096

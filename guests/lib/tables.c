@@ -19,7 +19,7 @@ struct tables tables_create(bool pae)
 /* The page that the entry at ENTRY leads to, made when it is missing. */
 static uint32_t next_level(uint32_t entry, uint32_t flags)
 {
-	volatile uint32_t *word = (volatile uint32_t *)entry;
+	volatile uint32_t *word = seen_at(entry);
 
 	if (!(*word & PTE_P))
 		*word = page_alloc() | flags;
@@ -41,7 +41,7 @@ uint32_t tables_entry(const struct tables *tables, uint32_t linear)
 
 void tables_map(const struct tables *tables, uint32_t linear, uint32_t physical, uint32_t flags)
 {
-	volatile uint32_t *entry = (volatile uint32_t *)tables_entry(tables, linear);
+	volatile uint32_t *entry = seen_at(tables_entry(tables, linear));
 
 	*entry = flags ? physical | flags : 0;
 }
@@ -52,16 +52,17 @@ void tables_set(const struct tables *tables, uint32_t linear, uint32_t physical,
 	hypercall(LHCALL_SET_PTE, tables->root, linear, flags ? physical | flags : 0, 0);
 }
 
-void tables_identity(const struct tables *tables, uint32_t bytes)
+void tables_ram(const struct tables *tables, uint32_t bytes)
 {
 	for (uint32_t at = 0; at < bytes; at += PAGE_BYTES)
-		tables_map(tables, at, at, PTE_P | PTE_RW);
+		tables_map(tables, KERNEL_BASE + at, at, PTE_P | PTE_RW);
 }
 
 void tables_map_user(const struct tables *tables)
 {
-	for (uint32_t at = (uint32_t)user_begin; at < (uint32_t)user_end; at += PAGE_BYTES)
-		tables_map(tables, at, at, PTE_P | PTE_RW | PTE_USER);
+	for (uint32_t at = 0; user_begin + at < user_end; at += PAGE_BYTES)
+		tables_map(tables, (uint32_t)user_begin + at, (uint32_t)user_load + at,
+			   PTE_P | PTE_RW | PTE_USER);
 }
 
 void tables_use(const struct tables *tables)

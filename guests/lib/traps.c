@@ -35,10 +35,26 @@ void set_gate(uint32_t vector, uint32_t type, uint32_t dpl, trap_handler handler
 		  (stub & 0xFFFF0000) | 0x8000 | dpl << 13 | type << 8, 0);
 }
 
+#if WHOLE_GDT
+static uint32_t gdt[2 * GDT_ENTRIES] = {
+    [2 * (GUEST_CS >> 3)] = 0x0000FFFF,
+    0x00CF9B00,
+    0x0000FFFF,
+    0x00CF9300,
+};
+#endif
+
 void set_descriptor(uint32_t index, uint32_t base, uint32_t low, uint32_t high)
 {
-	hypercall(LHCALL_LOAD_GDT_ENTRY, index, low | base << 16,
-		  high | (base & 0xFF000000) | (base >> 16 & 0xFF), 0);
+	low |= base << 16;
+	high |= (base & 0xFF000000) | (base >> 16 & 0xFF);
+#if WHOLE_GDT
+	gdt[2 * index] = low;
+	gdt[2 * index + 1] = high;
+	hypercall(LHCALL_LOAD_GDT, physical(gdt), GDT_ENTRIES, 0, 0);
+#else
+	hypercall(LHCALL_LOAD_GDT_ENTRY, index, low, high, 0);
+#endif
 }
 
 void user_segments(void)

@@ -184,13 +184,22 @@ def check_still_openable(files: dict[str, OpenImage]) -> None:
 
 
 def list_guests() -> int:
-    """What comes with kvmhost, each with the paragraph that opens its source."""
+    """What comes with kvmhost, each with the paragraph that opens its source.
+
+    A Guest that was built several times, for several generations, is one entry with its names behind it.
+    """
     import textwrap
 
     from kvmhost.launcher.images import shipped_guests
 
+    families: dict[str, list[str]] = {}
     for guest in shipped_guests():
-        print(textwrap.fill(guest.about, 100, initial_indent=f"{guest.name:<10}", subsequent_indent=" " * 10))
+        families.setdefault(guest.about, []).append(guest.name)
+    for about, names in families.items():
+        family = names[0] if len(names) == 1 else names[0].split("-")[0] + "-*"
+        print(textwrap.fill(about, 100, initial_indent=f"{family:<14}", subsequent_indent=" " * 14))
+        if len(names) > 1:
+            print(textwrap.indent(textwrap.fill(", ".join(names), 86, break_on_hyphens=False), " " * 14))
     return DONE
 
 

@@ -94,7 +94,7 @@ class Machine(host.Machine):
         told = image.release is not None or image.abi is not DEFAULT
         guest = self.add_guest(
             size,
-            PurePath(image.name).stem + suffix,
+            _short_name(image.name) + suffix,
             abi=image.abi if told else None,
             page_offset=image.page_offset or PAGE_OFFSET,
             pae=bool(image.pae),
@@ -103,6 +103,16 @@ class Machine(host.Machine):
             guest.ram.write(address, data)
         guest.set_entry(layout.entry)
         return guest
+
+
+def _short_name(name: str) -> str:
+    """The file's name without a suffix; the end of a release is none.
+
+    >>> _short_name("guests/hello.elf"), _short_name("/boot/vmlinux-2.6.32")
+    ('hello', 'vmlinux-2.6.32')
+    """
+    path = PurePath(name)
+    return path.stem if path.suffix[1:].isalpha() else path.name
 
 
 def _read(source: Source | None) -> bytes | None:

@@ -90,7 +90,9 @@ def test_the_shipped_guests_are_listed(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["run", "--list"]) == failures.DONE
     out = capsys.readouterr().out
     names = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
-    assert {"hello", "traps", "syscalls", "preempt", "pages", "pair"} <= set(names)
+    assert {"hello", "traps", "syscalls", "preempt", "pages", "pair", "generation-*"} <= set(names)
+    assert len(names) == len(set(names)) < 12
+    assert "generation-2.6.24, generation-2.6.25, " in out
     assert "early console" in out
     assert "[G" not in out
 

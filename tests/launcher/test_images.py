@@ -11,11 +11,13 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from launcher.elf_files import Elf
 
+from kvmhost.host.abi import ABIS, abi_of
 from kvmhost.launcher import images
 from kvmhost.launcher.errors import ImageError
 from kvmhost.launcher.images import adopt, open_image, shipped_guests
 
 NAMES = ["hello", "pages", "pair", "preempt", "syscalls", "traps"]
+KERNEL_BASE = 0xC0000000
 
 
 def open_files() -> int:
@@ -24,7 +26,7 @@ def open_files() -> int:
 
 def test_the_shipped_guests_say_what_they_show() -> None:
     guests = shipped_guests()
-    assert [guest.name for guest in guests] == NAMES
+    assert [guest.name for guest in guests if not guest.name.startswith("generation-")] == NAMES
     for guest in guests:
         assert len(guest.about) > 100, guest.name
         assert guest.about.endswith((".", ")")), guest.about
@@ -47,6 +49,25 @@ def test_a_shipped_guest_is_a_plain_executable(name: str) -> None:
     assert image.entry == elf["e_entry"]
     assert {(s.physical, s.end) for s in image.segments} == {span for span in spans if span[0] != span[1]}
     assert images.copies(image) == (2 if name == "pair" else 1)
+
+
+def test_the_generations_are_linked_as_kernels_are_and_say_what_they_speak() -> None:
+    """One for every generation of the table at least; their names and their notes agree."""
+    spoken = set()
+    for guest in shipped_guests():
+        if not guest.name.startswith("generation-"):
+            continue
+        data = guest.path.read_bytes()
+        elf = ELFFile(io.BytesIO(data))
+        loads = {s["p_vaddr"] - s["p_paddr"] for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"}
+        assert KERNEL_BASE in loads
+        assert 0x100000 <= elf["e_entry"] < 0x200000
+        image = images.parse(data, guest.name)
+        _, release, *pae = guest.name.split("-")
+        assert image.abi is abi_of(release), guest.name
+        assert image.pae is bool(pae), guest.name
+        spoken.add(image.abi)
+    assert spoken == set(ABIS)
 
 
 def test_the_pairs_report_lies_where_its_header_says() -> None:

@@ -22,7 +22,7 @@ def open_files() -> int:
 
 def test_examples() -> None:
     result = doctest.testmod(room)
-    assert (result.failed, result.attempted) == (0, 3)
+    assert (result.failed, result.attempted) == (0, 4)
 
 
 def test_an_image_by_name_path_file_or_what_was_opened_before(tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def test_driver_ok_starts_a_device_without_any_kick(memory: VmMemory) -> None:
 def test_any_page_of_a_ring_is_the_ring(memory: VmMemory) -> None:
     guest, (driver,) = make(memory, "2.6.24", Mirror())
     ring = driver.rings[0]
-    assert guest.bus.notify(ring.place.used + 12)
     head = ring.add([Buffer(0x1000, 1), Buffer(0x2000, 1, True)])
+    assert guest.bus.notify(ring.place.used + 12)
     assert ring.take() == (head, 1)
     guest.bus.close()
 

@@ -1,0 +1,110 @@
+/*
+ * Instructions that a kernel executes although ring 1 may not, because no hook replaces
+ * them; the FPU's flag that does have one; and what CPUID must not tell.
+ */
+#include "checks.h"
+#include "ports.h"
+
+#define MSR_PATCH_LEVEL 0x8B
+#define MSR_STAR 0xC0000081
+#define CPUID_HYPERVISOR 0x80000000
+#define CPUID_SEP 0x00000800
+#define KVM_LEAF 0x40000000
+#define CR0_TS 8
+#define NO_PORT 0x1234
+
+static uint32_t not_available;
+
+static void cpuid(uint32_t leaf, uint32_t words[4])
+{
+	__asm__ volatile("cpuid"
+			 : "=a"(words[0]), "=b"(words[1]), "=c"(words[2]), "=d"(words[3])
+			 : "a"(leaf), "c"(0));
+}
+
+static const char *check_cpuid(void)
+{
+	uint32_t words[4];
+
+	cpuid(0, words);
+	if (!words[1] || !words[0])
+		return "CPUID names no vendor";
+	cpuid(1, words);
+	if (words[2] & CPUID_HYPERVISOR)
+		return "CPUID tells of a hypervisor";
+	if (words[3] & CPUID_SEP)
+		return "CPUID offers SYSENTER";
+	if ((words[0] >> 8 & 15) == 6)
+		return "CPUID says family 6, for which kernels read MSRs";
+	cpuid(KVM_LEAF, words);
+	if (words[1] | words[2] | words[3])
+		return because("CPUID leaf 0x%x is not empty", KVM_LEAF);
+	return NULL;
+}
+
+static const char *check_msrs(void)
+{
+	uint32_t low = 1, high = 1;
+
+	__asm__ volatile("wrmsr" : : "c"(MSR_STAR), "a"(0x12345678), "d"(0x9ABCDEF0));
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(MSR_STAR));
+	if (low | high)
+		return because("an MSR that was written reads 0x%x%08x", high, low);
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(MSR_PATCH_LEVEL));
+	return low | high ? because("an MSR reads 0x%x%08x", high, low) : NULL;
+}
+
+/* Where nothing is, a port reads all ones, and the rest of EAX is as it was. */
+static const char *check_ports(void)
+{
+	uint32_t value = 0x12340055;
+
+	__asm__ volatile("inb %w1, %b0" : "+a"(value) : "d"(NO_PORT));
+	if (value != 0x123400FF)
+		return because("inb left 0x%x", value);
+	value = 0x12345678;
+	__asm__ volatile("inw %w1, %w0" : "+a"(value) : "d"(NO_PORT));
+	if (value != 0x1234FFFF)
+		return because("inw left 0x%x", value);
+	value = 0x12345678;
+	__asm__ volatile("inb $0x71, %b0" : "+a"(value));
+	if (value != 0x123456FF)
+		return because("inb from port 0x71 left 0x%x", value);
+	out8(0x80, 0);
+	out16(NO_PORT, 0x1234);
+	out32(NO_PORT, 0x12345678);
+	return in32(NO_PORT) == 0xFFFFFFFF ? NULL : "inl does not read all ones";
+}
+
+static void take_fpu(struct trap_frame *frame)
+{
+	(void)frame;
+	not_available++;
+	hypercall(LHCALL_TS, 0, 0, 0, 0);
+}
+
+/* The FPU is given away by TS, and asked back by a trap. */
+static const char *check_fpu(void)
+{
+	set_gate(7, GATE_INTERRUPT, 0, take_fpu);
+	__asm__ volatile("fninit");
+	if (not_available)
+		return "the FPU trapped without TS";
+	hypercall_later(LHCALL_TS, CR0_TS, 0, 0, 0);
+	hypercall(LHCALL_FLUSH_ASYNC, 0, 0, 0, 0);
+	__asm__ volatile("fninit");
+	__asm__ volatile("fninit");
+	return not_available == 1 ? NULL : because("the FPU trapped %u times after TS", not_available);
+}
+
+const char *check_cpu(void)
+{
+	const char *problem = check_cpuid();
+
+	if (!problem)
+		problem = check_msrs();
+	if (!problem)
+		problem = check_ports();
+	__asm__ volatile("cli");
+	return problem ? problem : check_fpu();
+}
