@@ -7,8 +7,8 @@ behaviour is the real module's; only the silicon is not.
 
 In reading order: session.py says what happens; provide.py, kernel.py, sources.py, modules.py,
 archive.py and apt.py come by a kernel; initramfs.py and qemu.py make the machine; job.py,
-conversation.py, plumbing.py, streams.py, terminal.py and signals.py talk with it; native/lab is the
-other end. Nothing here imports another room of kvmhost.
+conversation.py, plumbing.py, streams.py, terminal.py and signals.py talk with it; channel.py and native/lab
+are the other end. Nothing here imports another room of kvmhost.
 
     from kvmhost import lab
 
@@ -19,6 +19,7 @@ other end. Nothing here imports another room of kvmhost.
         print(status.next_step)
 """
 
+from kvmhost.lab.channel import channel_count, open_channel
 from kvmhost.lab.errors import LabError, LabTimeout
 from kvmhost.lab.kernel import Kernel
 from kvmhost.lab.provide import prepare
@@ -26,4 +27,16 @@ from kvmhost.lab.session import IN_LAB, run
 from kvmhost.lab.status import LabStatus, check
 from kvmhost.lab.streams import Streams
 
-__all__ = ["IN_LAB", "Kernel", "LabError", "LabStatus", "LabTimeout", "Streams", "check", "prepare", "run"]
+__all__ = [
+    "IN_LAB",
+    "Kernel",
+    "LabError",
+    "LabStatus",
+    "LabTimeout",
+    "Streams",
+    "channel_count",
+    "check",
+    "open_channel",
+    "prepare",
+    "run",
+]

@@ -13,6 +13,7 @@ MAX_SIZE = 2 << 20
 MAX_STRINGS = 16384
 MAX_WRITABLE = 32
 MAX_GROUPS = 1024
+MAX_CHANNELS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Job:
 
     `cached` are folders inside writable ones that are read through the cache, and not written
     back, all the same. `on_terminal` says for stdin, stdout and stderr whether that is the
-    terminal; `size` is its rows and columns.
+    terminal; `size` is its rows and columns. `channels` is how many ports belong to the command.
     """
 
     program: str
@@ -32,6 +33,7 @@ class Job:
     cached: Sequence[Path] = ()
     on_terminal: tuple[bool, bool, bool] = (False, False, False)
     size: tuple[int, int] = (24, 80)
+    channels: int = 0
 
     def packed(self) -> bytes:
         """The job as PID 1 reads it: "job SIZE", newline, NUL-terminated fields.
@@ -44,6 +46,7 @@ class Job:
         groups = os.getgroups()
         environment = [f"{name}={value}" for name, value in self.environment.items()]
         for what, parts, limit in (
+            ("channels", range(self.channels), MAX_CHANNELS),
             ("arguments", self.arguments, MAX_STRINGS),
             ("environment variables", environment, MAX_STRINGS),
             ("writable folders", self.writable, MAX_WRITABLE),
@@ -59,6 +62,7 @@ class Job:
             _umask(),
             *(int(terminal) for terminal in self.on_terminal),
             *self.size,
+            self.channels,
             len(self.writable),
             *self.writable,
             len(self.cached),

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kvmhost.lab import initramfs, qemu, terminal
+from kvmhost.lab.channel import CHANNELS, FIRST_CHANNEL
 from kvmhost.lab.conversation import Conversation, SwitchedOff
 from kvmhost.lab.errors import LabError
 from kvmhost.lab.job import Job
@@ -46,6 +47,7 @@ def run(
     memory: str = DEFAULT_MEMORY,
     cpus: int = 1,
     streams: Streams | None = None,
+    channels: Sequence[int] = (),
 ) -> int:
     """Runs a command in the lab and returns its exit code.
 
@@ -56,6 +58,8 @@ def run(
     whole environment, by default ours. Its streams are ours, or those of `streams`; on a
     terminal it has a terminal. `timeout` is in seconds from now, the lab's start (about 5
     seconds) included. `memory` is the lab's, "512M" or "2G"; `cpus` how many CPUs it has.
+    `channels` are connected stream sockets (descriptors, which stay the caller's): the command
+    finds the other end of the n-th by `open_channel(n)`.
 
     Exit codes are as a shell gives them: 127 when the command is not found, 126 when it is
     not executable, 128 and the signal's number when a signal ended it, or ended the lab:
@@ -83,19 +87,27 @@ def run(
         job = Job(
             program=program,
             arguments=argv,
-            environment={**env, IN_LAB: "1"},
+            environment={**env, IN_LAB: "1", CHANNELS: str(len(channels))},
             folder=folder,
             writable=folders,
             cached=cached_folders(folders),
             on_terminal=(tty, tty and os.isatty(open_streams.stdout), tty and os.isatty(open_streams.stderr)),
             size=terminal.size(open_streams.stdin),
+            channels=len(channels),
         )
         return _run_job(
-            job, open_streams, timeout=timeout, memory=checked_memory(memory), cpus=checked_cpus(cpus)
+            job,
+            open_streams,
+            channels,
+            timeout=timeout,
+            memory=checked_memory(memory),
+            cpus=checked_cpus(cpus),
         )
 
 
-def _run_job(job: Job, streams: Streams, *, timeout: float | None, memory: str, cpus: int) -> int:
+def _run_job(
+    job: Job, streams: Streams, channels: Sequence[int], *, timeout: float | None, memory: str, cpus: int
+) -> int:
     program = qemu.find_qemu()
     if program is None:
         raise qemu.qemu_missing()
@@ -115,12 +127,16 @@ def _run_job(job: Job, streams: Streams, *, timeout: float | None, memory: str, 
             vmlinux=kernel.vmlinux,
             initramfs=initrd,
             kernel_log=log.theirs.fileno(),
-            ports={number: ports[name].theirs.fileno() for name, number in PORTS.items()},
+            ports={
+                **{number: ports[name].theirs.fileno() for name, number in PORTS.items()},
+                **{FIRST_CHANNEL + number: fd for number, fd in enumerate(channels)},
+            },
             writable=job.writable,
             memory=memory,
             cpus=cpus,
         )
         inherited = [initrd, log.theirs.fileno(), *(pair.theirs.fileno() for pair in ports.values())]
+        inherited += channels
         process = stack.enter_context(_running(line, inherited))
         for pair in (log, *ports.values()):
             pair.theirs.close()

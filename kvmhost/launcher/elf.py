@@ -2,14 +2,16 @@
 
 lguest's Launcher took 32-bit i386 executables and copied each loadable segment to its *physical* address (abi
 9.3).  That is all there is to it, so the reader is our own: a hundred lines that touch no byte they have not
-checked to exist, whatever the file contains.  Names and values are those of the ELF specification ("Object
-Files", TIS 1.2).
+checked to exist, whatever the file contains.  (pyelftools reads foreign Switchers, and gives the tests a
+second opinion.  In the lab importing it takes 2.5 s, and reading a Guest here 1 ms.)  Names and values are
+those of the ELF specification ("Object Files", TIS 1.2).
 """
 
 import struct
 from itertools import pairwise
 from typing import Final
 
+from kvmhost.launcher import payload
 from kvmhost.launcher.errors import ImageError
 from kvmhost.launcher.image import Image, Note, Segment
 from kvmhost.launcher.linux import examine
@@ -83,7 +85,11 @@ def _header(data: bytes, name: str) -> tuple[int, int, int]:
     if not data:
         raise ImageError(f"{name} is empty", "build it again, and look whether its disk is full")
     if data[:4] != MAGIC[: len(data)] or len(data) < 4:
-        raise ImageError(f"{name} is not an ELF file", "name a 32-bit kernel or Guest")
+        packing = payload.method(data)
+        raise ImageError(
+            f"{name} is not an ELF file" + (f", but packed with {packing}" if packing else ""),
+            "name a 32-bit kernel or Guest" + (", unpacked: vmlinux or bzImage" if packing else ""),
+        )
     if len(data) > 4 and data[4] == ELFCLASS64:
         raise ImageError(f"{name} is a 64-bit kernel or program, and Guests are 32-bit", BUILD_I386)
     if len(data) < EHDR.size:

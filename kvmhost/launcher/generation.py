@@ -48,5 +48,5 @@ def with_generation(image: Image) -> Image:
             raise ImageError(
                 f"{image.name} says {more!r:.40} of the ABI it speaks", 'let its note say "pae", or no more'
             )
-        return replace(image, abi=abi, kernel=replace(image.kernel, pae=more == "pae"))
+        return replace(image, abi=abi, kernel=replace(image.kernel, pae=more == "pae"), told=True)
     return replace(image, abi=(abi_of(image.release) if image.release else None) or DEFAULT)

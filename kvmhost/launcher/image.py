@@ -41,7 +41,8 @@ class Image:
     a note of its own says, else what its release does.  page_offset: linear minus physical address of
     the kernel, 0 where they are the same, None where it is not known.  kernel: what a Linux kernel
     says about itself.  runs_to: the first Guest-physical address behind the kernel once it is unpacked;
-    0 where it runs where it was loaded, or nobody knows.  insisted: a person said what its abi is.
+    0 where it runs where it was loaded, or nobody knows.  told: a note says what its abi is.
+    insisted: a person does, who knows better than what is found in it.
 
     >>> Image("x", 0x100000, (Segment(0x100000, b"", 4096),), ()).end == 0x101000
     True
@@ -56,6 +57,7 @@ class Image:
     kernel: Kernel = UNKNOWN
     format: str = "ELF"
     runs_to: int = 0
+    told: bool = False
     insisted: bool = False
 
     @property

@@ -6,12 +6,13 @@ root, and only then reads what is in them.  A name without a slash that is no fi
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from kvmhost._native import lib
+from kvmhost.host.abi import Abi
 from kvmhost.launcher import bzimage, elf
 from kvmhost.launcher.errors import ImageError
 from kvmhost.launcher.generation import with_generation
@@ -120,15 +121,18 @@ def adopt(source: "str | os.PathLike[str] | BinaryIO | OpenImage") -> OpenImage:
     return OpenImage(str(getattr(source, "name", "the image")), os.dup(source.fileno()))
 
 
-def parse(data: bytes, name: str) -> Image:
-    """The image in `data`, ELF or bzImage, and the generation it speaks. Raises ImageError.
+def parse(data: bytes, name: str, abi: Abi | None = None) -> Image:
+    """The image in `data`, ELF or bzImage, and the generation it speaks: `abi` if one is given.
+
+    Raises ImageError.
 
     >>> parse(b"", "nothing")
     Traceback (most recent call last):
     ...
     kvmhost.launcher.errors.ImageError: nothing is empty. Next: build it again, ...
     """
-    return with_generation(bzimage.parse(data, name) if bzimage.is_bzimage(data) else elf.parse(data, name))
+    image = with_generation(bzimage.parse(data, name) if bzimage.is_bzimage(data) else elf.parse(data, name))
+    return image if abi is None else replace(image, abi=abi, insisted=True)
 
 
 def copies(image: Image) -> int:

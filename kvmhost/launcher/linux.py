@@ -16,6 +16,7 @@ from typing import Final
 
 from kvmhost.host.abi import release_numbers
 from kvmhost.launcher import payload
+from kvmhost.launcher.initrd import carries_init
 
 # The name before it is not asked for: there are trees that call themselves something else than Linux. All
 # patterns begin with a literal, because that is what makes a search through megabytes fast.
@@ -75,9 +76,9 @@ class Kernel:
 
     release: as `uname -r` prints it.  banner: the line that says who built it, with which compiler.
     lguest: it was built as a Guest.  init: its first hypercall.  pae: its page tables have three levels.
-    highmem: it can use memory that is not always mapped.  initrd: it can unpack one.  packings: how that
-    must not be packed.  drivers: those of DRIVERS that are built in.  options: its configuration without
-    "CONFIG_", if it carries one.
+    highmem: it can use memory that is not always mapped.  initrd: it can unpack one.  carries_init:
+    it has a first program built in.  packings: how an initrd must not be packed.  drivers: those of
+    DRIVERS that are built in.  options: its configuration without "CONFIG_", if it carries one.
     """
 
     release: str | None = None
@@ -87,6 +88,7 @@ class Kernel:
     pae: bool | None = None
     highmem: bool | None = None
     initrd: bool | None = None
+    carries_init: bool = False
     packings: frozenset[str] = frozenset()
     drivers: frozenset[str] | None = None
     options: Mapping[str, str] | None = field(default=None, hash=False)
@@ -115,6 +117,7 @@ def examine(data: bytes) -> Kernel:
         pae=_either(data, options, *THREE_LEVELS),
         highmem=_either(data, options, *HIGHMEM),
         initrd=_either(data, options, *INITRD),
+        carries_init=carries_init(data),
         packings=_unknown_packings(data, options, banner[1].decode("ascii")),
         drivers=frozenset(
             name

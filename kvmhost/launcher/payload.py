@@ -6,10 +6,11 @@ in bytes that come out and in memory that is needed for it.
 
 from __future__ import annotations
 
-import bz2
-import lzma
-import zlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from bz2 import BZ2Decompressor
+    from lzma import LZMADecompressor
 
 METHODS: Final = {
     b"\x1f\x8b": "gzip",
@@ -51,8 +52,8 @@ def decompress(data: bytes, limit: int, *, cut: bool = False) -> bytes:
     if how not in READABLE:
         raise PayloadError(f"it is packed with {how}" if how else "it is packed in a way nobody knows")
     try:
-        text, finished = _unpack(how, data, limit + 1)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, MemoryError) as error:
+        text, finished = {"gzip": _gunzip, "bzip2": _bunzip2}.get(how, _unxz)(data, limit + 1)
+    except (OSError, EOFError, ValueError, MemoryError) as error:
         raise PayloadError(f"its {how} stream is damaged ({error})") from error
     if len(text) > limit:
         if cut:
@@ -63,20 +64,36 @@ def decompress(data: bytes, limit: int, *, cut: bool = False) -> bytes:
     return text
 
 
-def _unpack(how: str, data: bytes, limit: int) -> tuple[bytes, bool]:
-    """At most `limit` bytes, and whether the stream ended there."""
-    if how == "gzip":
-        inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        return inflate.decompress(data, limit), inflate.eof
-    if how == "bzip2":
-        burrows = bz2.BZ2Decompressor()
-        return _drain(burrows, data, limit), burrows.eof
-    form = lzma.FORMAT_XZ if how == "xz" else lzma.FORMAT_ALONE
-    chain = lzma.LZMADecompressor(form, memlimit=DICTIONARY_LIMIT)
-    return _drain(chain, data, limit), chain.eof
+def _gunzip(data: bytes, limit: int) -> tuple[bytes, bool]:
+    """At most `limit` bytes, and whether the stream ended there. Each is imported when it is met."""
+    import zlib
+
+    stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        return stream.decompress(data, limit), stream.eof
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
 
 
-def _drain(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes, limit: int) -> bytes:
+def _bunzip2(data: bytes, limit: int) -> tuple[bytes, bool]:
+    import bz2
+
+    stream = bz2.BZ2Decompressor()
+    return _drain(stream, data, limit), stream.eof
+
+
+def _unxz(data: bytes, limit: int) -> tuple[bytes, bool]:
+    import lzma
+
+    form = lzma.FORMAT_XZ if method(data) == "xz" else lzma.FORMAT_ALONE
+    stream = lzma.LZMADecompressor(form, memlimit=DICTIONARY_LIMIT)
+    try:
+        return _drain(stream, data, limit), stream.eof
+    except lzma.LZMAError as error:
+        raise ValueError(str(error)) from error
+
+
+def _drain(stream: BZ2Decompressor | LZMADecompressor, data: bytes, limit: int) -> bytes:
     """These two may return before the limit although there is more."""
     pieces = [stream.decompress(data, limit)]
     size = len(pieces[0])

@@ -59,6 +59,7 @@ __attribute__((used, noreturn)) static void lab_main(void)
 	modules_load();
 	control = port_open(PORT_CONTROL);
 	job_read(control, &job);
+	channels_give(&job);
 	tree_enter(&job);
 	start_loopback();
 	children = relay_watch_children();

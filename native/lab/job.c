@@ -95,6 +95,7 @@ void job_read(int control, struct job *job)
 		job->on_terminal[i] = (int)number();
 	job->rows = number();
 	job->columns = number();
+	job->channel_count = count(MAX_CHANNELS);
 	job->writable_count = count(MAX_WRITABLE);
 	for (int i = 0; i < job->writable_count; i++)
 		job->writable[i] = field();

@@ -8,7 +8,9 @@
 #include <stddef.h>
 
 /* Port numbers; 0 is the console's in virtio's own numbering. */
-enum port { PORT_STDIN = 1, PORT_STDOUT, PORT_STDERR, PORT_CONTROL, PORT_TERMINAL, PORT_END };
+enum port { PORT_STDIN = 1, PORT_STDOUT, PORT_STDERR, PORT_CONTROL, PORT_TERMINAL, PORT_CHANNELS };
+
+#define MAX_CHANNELS 20 /* further ports, which are the command's; QEMU has 31 in all */
 
 #define MAX_WRITABLE 32
 #define MAX_STRINGS 16384
@@ -21,6 +23,7 @@ struct job {
 	int group_count;
 	int on_terminal[3]; /* stdin, stdout, stderr: is it the terminal? */
 	unsigned int rows, columns;
+	int channel_count;
 	char *writable[MAX_WRITABLE];
 	int writable_count;
 	char *cached[MAX_WRITABLE]; /* parts of those that come from the overlay all the same */
@@ -38,8 +41,10 @@ void die(const char *what, long number) __attribute__((noreturn));
 /* modules.c: loads what the initramfs lists, in its order. */
 void modules_load(void);
 
-/* ports.c: waits until a port exists and its outside end is connected. */
+/* ports.c: waits until a port exists and its outside end is connected; waits until the
+ * channels exist and makes them the user's. */
 int port_open(enum port port);
+void channels_give(const struct job *job);
 
 /* job.c */
 void job_read(int control, struct job *job);

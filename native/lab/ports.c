@@ -10,6 +10,7 @@
 
 #define WAIT_MS 2
 #define PATIENCE_MS 20000
+#define CONSOLES 4
 
 static void wait_a_little(void)
 {
@@ -18,15 +19,21 @@ static void wait_a_little(void)
 	SYS2(nanosleep, &moment, 0);
 }
 
+static void name(char *path, int console, int port)
+{
+	char *end = text_append_number(text_append(path, "/dev/vport"), console);
+
+	text_append_number(text_append(end, "p"), port);
+}
+
 static int try_open(enum port port)
 {
 	char path[32];
 
-	for (int console = 0; console < 4; console++) {
-		char *end = text_append_number(text_append(path, "/dev/vport"), console);
+	for (int console = 0; console < CONSOLES; console++) {
 		int fd;
 
-		text_append_number(text_append(end, "p"), port);
+		name(path, console, port);
 		fd = sys_open(path, O_RDWR | O_NONBLOCK);
 		if (fd >= 0)
 			return fd;
@@ -49,4 +56,31 @@ int port_open(enum port port)
 		wait_a_little();
 	}
 	die("no virtio-serial port", port);
+}
+
+static int try_give(int port, const struct job *job)
+{
+	char path[32];
+
+	for (int console = 0; console < CONSOLES; console++) {
+		name(path, console, port);
+		if (!SYS3(chown, path, job->uid, job->gid))
+			return 1;
+	}
+	return 0;
+}
+
+/* The command opens these itself (kvmhost/lab/channel.py), and waits for the other end itself. */
+void channels_give(const struct job *job)
+{
+	for (int port = PORT_CHANNELS; port < PORT_CHANNELS + job->channel_count; port++) {
+		int waited = 0;
+
+		while (!try_give(port, job)) {
+			if (waited >= PATIENCE_MS)
+				die("no virtio-serial port for a channel", port);
+			wait_a_little();
+			waited += WAIT_MS;
+		}
+	}
 }

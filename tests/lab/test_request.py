@@ -99,11 +99,11 @@ def job(**changes: object) -> Job:
 
 
 def test_how_a_job_is_packed() -> None:
-    packed = job().packed()
+    packed = job(channels=3).packed()
     line, _, fields = packed.partition(b"\n")
     assert line == b"job %d" % len(fields)
     assert fields.endswith(
-        b"\x000\x000\x000\x0024\x0080\x001\0/w\x000\0/f\0/bin/a\x001\0X=\xc3\xa4=1\x002\0a\0b c\0"
+        b"\x000\x000\x000\x0024\x0080\x003\x001\0/w\x000\0/f\0/bin/a\x001\0X=\xc3\xa4=1\x002\0a\0b c\0"
     )
 
 
@@ -111,6 +111,7 @@ def test_how_a_job_is_packed() -> None:
     ("part", "value"),
     [
         ("arguments", ["x"] * 16385),
+        ("channels", 21),
         ("environment", {f"X{i}": "" for i in range(16385)}),
         ("writable", [Path(f"/{i}") for i in range(33)]),
         ("program", "/" + "x" * (2 << 20)),

@@ -22,7 +22,7 @@ from kvmhost._native import lib
 from kvmhost.host.abi import BusKind
 from kvmhost.launcher.devices.claim import SECTOR
 from kvmhost.launcher.devices.device import Device, Wiring
-from kvmhost.launcher.devices.disk import Areas, OpenDisk
+from kvmhost.launcher.devices.disk import PIECE, Areas, OpenDisk
 from kvmhost.launcher.devices.ring import Chain, Part, RingBroken, StopSign, Virtqueue
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ F_FLUSH: Final[int] = 1 << lib.BLOCK_F_FLUSH
 # struct block_request and the first half of struct block_config; a test holds them against native/abi.
 HEADER: Final = struct.Struct("<IIQ")
 CONFIG: Final = struct.Struct("<QII")
-# A request may name all of the Guest's memory again and again.  It is done in pieces of so many bytes, and a
-# device that is to stop does not begin another one.
-PIECE: Final = 4 << 20
 
 
 class BlockDevice(Device):
@@ -189,7 +186,11 @@ class Requests:
     def _move(
         self, move: Callable[[Areas, int], None], parts: tuple[Part, ...], start: int, count: int, sector: int
     ) -> tuple[int, bool, int]:
-        """Data between the disk and the Guest's memory itself, if it is whole sectors of that disk."""
+        """Data between the disk and the Guest's memory itself, if it is whole sectors of that disk.
+
+        A request may name all of that memory again and again.  So it is done in pieces, and a device that is
+        to stop does not begin another one.
+        """
         at = sector * SECTOR
         if count % SECTOR or at + count > self.disk.size:
             return IO_ERROR, False, 0

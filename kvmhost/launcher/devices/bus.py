@@ -46,10 +46,13 @@ def attach(guest: Guest, devices: Iterable[Device]) -> Bus:
     if guest.bus is not None:
         raise DeviceError(f"{guest.name} has a device bus already", next_step="attach all devices at once")
     if guest.abi.bus is BusKind.PCI:
-        raise DeviceError(f"{guest.name} expects its devices on PCI", next_step="use a Guest before 4.0")
-    from kvmhost.launcher.devices.bus_page import PageBus
+        from kvmhost.launcher.devices.bus_pci import PciBus
 
-    guest.bus = PageBus(guest, console_at(-1, devices))
+        guest.bus = PciBus(guest, console_at(0, devices))
+    else:
+        from kvmhost.launcher.devices.bus_page import PageBus
+
+        guest.bus = PageBus(guest, console_at(-1, devices))
     return guest.bus
 
 

@@ -19,6 +19,8 @@ from kvmhost.launcher.devices.claim import Disk, DiskError, claim, size_of
 
 # UIO_MAXIOV of readv(2): more memory areas than that must be several calls.
 MOST_AREAS: Final = 1024
+# Nobody moves more than so many bytes by one call of read() or write().
+PIECE: Final = 4 << 20
 
 Areas = Sequence[memoryview]
 
@@ -41,11 +43,11 @@ class OpenDisk(ABC):
 
     @abstractmethod
     def read(self, areas: Areas, at: int) -> None:
-        """Fill all the areas, in order, from byte `at` on."""
+        """Fill all the areas, in order, from byte `at` on; they have at most PIECE bytes."""
 
     @abstractmethod
     def write(self, areas: Areas, at: int) -> None:
-        """Write all the areas, in order, from byte `at` on."""
+        """Write all the areas, in order, from byte `at` on; they have at most PIECE bytes."""
 
     @abstractmethod
     def flush(self) -> None:

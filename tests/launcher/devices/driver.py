@@ -24,10 +24,12 @@ class FakeGuest:
     """As much of a Guest as a bus or a device needs: RAM in VM memory, interrupts that are counted."""
 
     def __init__(
-        self, memory: VmMemory, release: str = "3.1", ram: int = MIB, device_pages: int = 256
+        self, memory: VmMemory, release: str = "3.1", ram: int = MIB, device_pages: int | None = None
     ) -> None:
         abi = abi_of(release)
         assert abi is not None
+        if device_pages is None:
+            device_pages = 0 if abi.first >= (4, 0, 0) else 256
         self.abi: Abi = abi
         self.memory = memory
         self.name = "fake"
