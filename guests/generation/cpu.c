@@ -10,7 +10,6 @@
 #define CPUID_HYPERVISOR 0x80000000
 #define CPUID_SEP 0x00000800
 #define KVM_LEAF 0x40000000
-#define CR0_TS 8
 #define NO_PORT 0x1234
 
 static uint32_t not_available;
