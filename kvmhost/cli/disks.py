@@ -37,8 +37,7 @@ def open_disks(names: Sequence[str], held: ExitStack) -> list[OpenDisk]:
     disks: list[OpenDisk] = []
     held.callback(tell_troubles, disks)
     for number, disk in enumerate(wanted):
-        served = served_disk(disk, number)
-        disks.append(held.enter_context(served or FileDisk.open(disk)))
+        disks.append(held.enter_context(served_disk(disk, number) or FileDisk.open(disk)))
     return disks
 
 

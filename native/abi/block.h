@@ -22,6 +22,7 @@ struct block_request {
 #define BLOCK_OUT 1
 #define BLOCK_SCSI 2 /* this bit: some SCSI command or other */
 #define BLOCK_FLUSH 4
+#define BLOCK_FLUSH_OUT 5 /* the same */
 #define BLOCK_GET_ID 8
 #define BLOCK_BARRIER 0x80000000 /* added to another type: what came before is on the disk first */
 

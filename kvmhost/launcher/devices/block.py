@@ -35,6 +35,7 @@ UNSUPPORTED: Final = int(lib.BLOCK_UNSUPPORTED)
 IN: Final = int(lib.BLOCK_IN)
 OUT: Final = int(lib.BLOCK_OUT)
 FLUSH: Final = int(lib.BLOCK_FLUSH)
+FLUSH_OUT: Final = int(lib.BLOCK_FLUSH_OUT)
 GET_ID: Final = int(lib.BLOCK_GET_ID)
 BARRIER: Final = int(lib.BLOCK_BARRIER)
 
@@ -174,7 +175,7 @@ class Requests:
             if barrier:
                 self.disk.flush()
             return done[0], True, 0
-        if kind == FLUSH:
+        if kind in (FLUSH, FLUSH_OUT):
             self.disk.flush()
             return OK, False, 0
         if kind == GET_ID:

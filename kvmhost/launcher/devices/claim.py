@@ -67,6 +67,8 @@ def claim(disk: Disk) -> int:
     fd = _open(name, disk.readonly)
     try:
         _lock(name, fd, disk.readonly)
+        if not disk.readonly:
+            _check_loops(name, os.fstat(fd))
         _check_size(name, size_of(fd))
     except BaseException:
         os.close(fd)
@@ -118,8 +120,8 @@ def _cannot_open(name: str, readonly: bool, error: OSError | ValueError) -> Disk
     if number == errno.EBUSY:
         return DiskError(
             f"{name} is in use",
-            cause="it is mounted, or part of something that is",
-            next_step="unmount it, or let the Guest read only: FILE,ro",
+            cause="it is mounted, part of something that is, or another Guest's disk",
+            next_step="unmount it, or wait for its end; a Guest that only reads can share it: FILE,ro",
         )
     writing = not readonly and number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
     return DiskError(
@@ -163,6 +165,22 @@ def _lock(name: str, fd: int, readonly: bool) -> None:
             next_step="wait for its end, or give each Guest a copy of its own"
             + ("" if readonly else "; Guests that only read (FILE,ro) can share one"),
         ) from error
+
+
+def _check_loops(name: str, wanted: os.stat_result) -> None:
+    """Refuse an image that this machine uses by itself: loop devices, and so mounts, know no locks."""
+    for link in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            found = Path(link.read_text().rstrip("\n")).stat()
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            device = f"/dev/{link.parent.parent.name}"
+            raise DiskError(
+                f"{name} is in use",
+                cause=f"it is the file behind {device}, which may be mounted",
+                next_step=f"umount {device}; losetup -d {device}",
+            )
 
 
 def _holder(wanted: os.stat_result) -> str | None:

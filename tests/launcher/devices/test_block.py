@@ -234,7 +234,7 @@ def test_a_short_name_is_padded(memory: VmMemory, tmp_path: Path) -> None:
     bench.close()
 
 
-@pytest.mark.parametrize("kind", (2, 3, 6, 5, 9, 0x100, 0x7FFFFFFF))
+@pytest.mark.parametrize("kind", (2, 3, 6, 7, 9, 0x100, 0x7FFFFFFF))
 def test_unknown_requests_are_unsupported(modern: Bench, image: Path, kind: int) -> None:
     status, length = modern.ask(modern.header(kind, 0), Buffer(DATA, 512, True), Buffer(STATUS, 1, True))
     assert (status, length) == (2, 1)
@@ -285,6 +285,9 @@ def test_no_flush_is_answered_before_it_is_one(modern: Bench, calls: list[str]) 
     assert calls == ["pwritev"]
     assert modern.flush() == 0
     assert calls == ["pwritev", "fdatasync"]
+    assert modern.write(0, bytes(512)) == 0
+    assert modern.ask(modern.header(5, 0), Buffer(STATUS, 1, True)) == (0, 1)
+    assert calls == ["pwritev", "fdatasync"] * 2
 
 
 def test_a_barrier_stands_between_before_and_after(memory: VmMemory, image: Path, calls: list[str]) -> None:

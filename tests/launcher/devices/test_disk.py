@@ -269,6 +269,40 @@ def test_what_may_not_be_written_can_perhaps_be_read(
     assert "for writing" not in str(caught.value)
 
 
+def test_block_devices_are_had_alone(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file passes for a block device; the size of one is where its end is."""
+    flags: list[int] = []
+    real = os.open
+    monkeypatch.setattr(claim.stat, "S_ISREG", lambda mode: False)
+    monkeypatch.setattr(claim.stat, "S_ISBLK", lambda mode: True)
+    monkeypatch.setattr(os, "open", lambda name, flag: flags.append(flag) or real(name, flag & ~os.O_EXCL))
+    for readonly in (False, True):
+        with FileDisk.open(Disk(image, readonly)) as opened:
+            assert opened.size == SIZE
+            opened.read(areas(bytes(512)), SIZE - 512)
+    assert [bool(flag & os.O_EXCL) for flag in flags] == [True, False]
+
+    def busy(name: str, flag: int) -> int:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "open", busy)
+    with pytest.raises(DiskError, match="is in use: it is mounted"):
+        FileDisk.open(Disk(image))
+
+
+def test_an_image_behind_a_loop_device_is_in_use(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = image.parent / "loop7" / "loop" / "backing_file"
+    found.parent.mkdir(parents=True)
+    found.write_text(f"{image}\n")
+    other = image.parent / "loop8" / "loop" / "backing_file"
+    other.parent.mkdir(parents=True)
+    other.write_text("/somewhere/else (deleted)\n")
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter((other, found)))
+    with pytest.raises(DiskError, match="the file behind /dev/loop7"):
+        FileDisk.open(Disk(image))
+    FileDisk.open(Disk(image, readonly=True)).close()
+
+
 def test_file_systems_without_locks_are_told(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
