@@ -74,8 +74,12 @@ def goes_to_lab(wanted: str, device: int | None) -> bool:
     return True
 
 
-def run_in_lab(words: Sequence[str], guest_mib: int) -> int:
-    """Run `kvmhost WORDS` in a lab with room for so many MiB of Guests, and return its exit code."""
+def run_in_lab(words: Sequence[str], guest_mib: int, channels: Sequence[int] = ()) -> int:
+    """Run `kvmhost WORDS` in a lab with room for so many MiB of Guests, and return its exit code.
+
+    `channels`: what the kvmhost inside is served through (see lab.run).
+    """
     from kvmhost.lab import run
 
-    return run([sys.executable, "-P", "-m", "kvmhost", *words], memory=f"{LAB_MIB + guest_mib}M")
+    words = [sys.executable, "-P", "-m", "kvmhost", *words]
+    return run(words, memory=f"{LAB_MIB + guest_mib}M", channels=channels)

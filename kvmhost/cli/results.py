@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kvmhost.cli.failures import say
+from kvmhost.host.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,8 @@ INTERRUPTS = "interrupt"
 def tell(name: str, outcome: Outcome) -> None:
     """How a Guest ended, on stderr."""
     say(f"{name} {outcome.kind.value}" + (f": {plain(outcome.reason)}" if outcome.reason else ""))
+    if outcome.kind is OutcomeKind.RESTARTED:
+        print("  what to do: --reboot boots it again", file=sys.stderr)
     if outcome.report:
         for line in outcome.report.split("\n"):
             print(f"  {plain(line)}", file=sys.stderr)
@@ -38,6 +41,14 @@ def plain(text: str) -> str:
     'Oops\\\\x1b[2J'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_tables(runs: Sequence[MachineRun]) -> None:
+    """The counters of each machine, on stderr; where there are several, each under its Guests' names."""
+    for run in runs:
+        if len(runs) > 1:
+            print(f"{' and '.join(life.name for life in run.lives)}:", file=sys.stderr)
+        print(table(run.statistics), file=sys.stderr, flush=True)
 
 
 def table(statistics: Statistics) -> str:
@@ -129,6 +140,7 @@ def machine_as_dict(run: MachineRun) -> dict[str, Any]:
                 "outcome": life.outcome.kind.name.lower() if life.outcome else None,
                 "reason": life.outcome.reason if life.outcome else None,
                 "report": life.outcome.report if life.outcome else None,
+                "boots": life.boots,
                 "words": life.words.decode("utf-8", "replace"),
             }
             for life in run.lives

@@ -18,7 +18,7 @@ from kvmhost.cli import backend
 from kvmhost.cli.failures import DONE, UsageError, say
 
 if TYPE_CHECKING:
-    from kvmhost.launcher.images import OpenImage
+    from kvmhost.cli.opened import Opened
 
 EPILOG = """\
 Several Guests run one after the other, each in a virtual machine of its own; --share puts them into one.
@@ -46,6 +46,23 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument(
         "--slice", type=milliseconds, metavar="MS", help="time slice of Guests that share a CPU"
     )
+    parser.add_argument(
+        "--block",
+        action="append",
+        default=[],
+        metavar="FILE[,ro]",
+        help="a disk for the Guest: a raw image or a block device; may be repeated",
+    )
+    parser.add_argument(
+        "--net",
+        action="append",
+        default=[],
+        metavar="tap=NAME|user",
+        help="a network card for the Guest: on a TAP, or with no need of root; may be repeated",
+    )
+    parser.add_argument("--rng", action="store_true", help="a source of random numbers for each Guest")
+    parser.add_argument("--reboot", action="store_true", help="boot a Guest again that asks for it")
+    parser.add_argument("--abi", metavar="RELEASE", help="the Linux release whose ABI the Guests speak")
     parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end a machine that runs longer")
     switcher = parser.add_argument_group("the Switcher")
     switcher.add_argument(
@@ -71,18 +88,21 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return list_guests()
     memory = check(arguments)
+    from kvmhost.cli.disks import served
+    from kvmhost.cli.opened import check_still_openable, open_all
+
     with ExitStack() as held:
-        files = open_images(arguments, held)
-        device = open_device(held)
+        opened = open_all(arguments, held)
         if not backend.inside_lab():
             stop_being_root(arguments.user)
-            judge(arguments, files, memory)
-        if backend.goes_to_lab(arguments.backend, device):
-            check_still_openable(files)
-            return backend.run_in_lab(arguments.words, len(arguments.guests) * memory >> 20)
+            judge(arguments, opened, memory)
+        if backend.goes_to_lab(arguments.backend, opened.device):
+            check_still_openable(opened)
+            with served(opened.disks) as channels:
+                return backend.run_in_lab(arguments.words, len(arguments.guests) * memory >> 20, channels)
         from kvmhost.cli.boot import boot
 
-        return boot(arguments, files, device)
+        return boot(arguments, opened)
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -96,10 +116,24 @@ def check(arguments: argparse.Namespace) -> int:
     from kvmhost.launcher.memory import parse_memory
 
     memory = parse_memory(arguments.memory)
+    if arguments.abi is not None:
+        from kvmhost.launcher.generation import parse_abi
+
+        parse_abi(arguments.abi)
     if arguments.cpus > lib.MAX_CPUS:
         raise UsageError(
             f"{arguments.cpus} virtual CPUs are too many", next_step=f"say --cpus with 1 to {lib.MAX_CPUS}"
         )
+    for option, given in (
+        ("--block", arguments.block),
+        ("--net", arguments.net),
+        ("--reboot", arguments.reboot),
+    ):
+        if given and len(arguments.guests) > 1:
+            raise UsageError(
+                f"{option} is for one Guest, and {len(arguments.guests)} are named",
+                next_step="run each Guest with a command of its own",
+            )
     if arguments.shell and arguments.json:
         raise UsageError("a shell and a JSON object both want stdout", next_step="choose --shell or --json")
     if (arguments.frame or arguments.descriptors) and arguments.switcher in ("seed", "hardened"):
@@ -108,31 +142,6 @@ def check(arguments: argparse.Namespace) -> int:
             next_step="leave them out, or name a Switcher object with --switcher FILE",
         )
     return memory
-
-
-def open_images(arguments: argparse.Namespace, held: ExitStack) -> dict[str, OpenImage]:
-    """Every file that was named, by that name, opened and not read; a name that cannot be is a UsageError."""
-    from kvmhost.launcher.errors import ImageError
-    from kvmhost.launcher.images import open_image
-
-    files = {}
-    for name in [*arguments.guests, *([arguments.initrd] if arguments.initrd else [])]:
-        if name not in files:
-            try:
-                files[name] = held.enter_context(open_image(name))
-            except ImageError as error:
-                raise UsageError(error.message, cause=error.cause, next_step=error.next_step) from error
-    return files
-
-
-def open_device(held: ExitStack) -> int | None:
-    """/dev/kvm, while we may; None if it cannot be had, for then the doctor will say why."""
-    try:
-        device = os.open(backend.DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    held.callback(os.close, device)
-    return device
 
 
 def stop_being_root(user: str | None) -> None:
@@ -152,7 +161,7 @@ def stop_being_root(user: str | None) -> None:
             )
 
 
-def judge(arguments: argparse.Namespace, files: dict[str, OpenImage], memory: int) -> None:
+def judge(arguments: argparse.Namespace, opened: Opened, memory: int) -> None:
     """Read images and Switcher, so that a bad one is refused now and not when a lab has booted.
 
     Raises ImageError and SwitcherError.
@@ -161,26 +170,10 @@ def judge(arguments: argparse.Namespace, files: dict[str, OpenImage], memory: in
     from kvmhost.launcher.images import parse
     from kvmhost.switcher import load
 
-    initrd = files[arguments.initrd].read() if arguments.initrd else None
-    for name in dict.fromkeys(arguments.guests):
-        lay_out(parse(files[name].read(), name), memory, arguments.append, initrd)
+    initrd = None if opened.initrd is None else opened.initrd.read()
+    for name, image in opened.images.items():
+        lay_out(parse(image.read(), name), memory, arguments.append, initrd)
     load(arguments.switcher, frame=arguments.frame, descriptors=arguments.descriptors)
-
-
-def check_still_openable(files: dict[str, OpenImage]) -> None:
-    """The lab opens the images again, as the user that this process is by now; UsageError if it could not."""
-    from kvmhost.launcher.errors import ImageError
-    from kvmhost.launcher.images import open_image
-
-    for name in files:
-        try:
-            open_image(name).close()
-        except ImageError as error:
-            raise UsageError(
-                f"the lab cannot open {name}",
-                cause=f"only root can, and the lab does not run as root: {error.cause}",
-                next_step="make the file readable for the user who runs kvmhost",
-            ) from error
 
 
 def list_guests() -> int:

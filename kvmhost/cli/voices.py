@@ -1,22 +1,65 @@
 """What Guests say, on standard output: at once where there is one, in whole lines where there are several.
 
 A Guest hands over its words in small pieces (16 characters in lguest's early console), and two that share a
-machine would talk into each other's sentences.
+machine would talk into each other's sentences.  Nobody may be reading: then whoever speaks waits, but never
+longer than until kvmhost gives up, because a signal must end it whatever the reader does.
 """
 
 from __future__ import annotations
 
-import sys
+import os
+import select
+import threading
 from collections.abc import Callable
 
 # A Guest that never ends its line is heard all the same.
 LONGEST_LINE = 4096
+#: What a pipe that poll(2) calls writable takes without blocking (POSIX: PIPE_BUF), and what a terminal does.
+PIPE_PIECE = 4096
+TERMINAL_PIECE = 256
 
 
-def speak(words: bytes) -> None:
-    """The Guest's own words, as they are and at once."""
-    sys.stdout.buffer.write(words)
-    sys.stdout.buffer.flush()
+class Outlet:
+    """Somewhere to write, from any thread: everything in order, and nothing for ever.
+
+    Raises OSError where writing does (BrokenPipeError when nobody reads any more).
+
+    >>> ours, theirs = os.pipe()
+    >>> outlet = Outlet(theirs)
+    >>> outlet(b"Hello from ring 1.")
+    >>> os.read(ours, 99)
+    b'Hello from ring 1.'
+    >>> outlet.give_up(); outlet.close(); os.close(ours); os.close(theirs)
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._piece = TERMINAL_PIECE if os.isatty(fd) else PIPE_PIECE
+        self._lock = threading.Lock()
+        self._over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._poll.register(self._over, select.POLLIN)
+
+    def __call__(self, words: bytes) -> None:
+        """Write all of it; less only after give_up(), to somebody who does not read."""
+        with self._lock:
+            rest = memoryview(words)
+            while rest:
+                if self._fd not in {fd for fd, _ in self._poll.poll()}:
+                    return
+                try:
+                    rest = rest[os.write(self._fd, rest[: self._piece]) :]
+                except BlockingIOError:
+                    continue
+
+    def give_up(self) -> None:
+        """From now on nobody waits for a reader who does not read."""
+        os.eventfd_write(self._over, 1)
+
+    def close(self) -> None:
+        """When nobody writes any more.  The descriptor itself stays open."""
+        os.close(self._over)
 
 
 class Lines:
@@ -34,16 +77,22 @@ class Lines:
     def __init__(self, say: Callable[[bytes], object]) -> None:
         self._say = say
         self._held = b""
+        self._lock = threading.Lock()
 
     def __call__(self, words: bytes) -> None:
-        lines, newline, self._held = (self._held + words).rpartition(b"\n")
-        if newline:
-            self._say(lines + newline)
-        if len(self._held) >= LONGEST_LINE:
-            self.finish()
+        with self._lock:
+            lines, newline, self._held = (self._held + words).rpartition(b"\n")
+            if newline:
+                self._say(lines + newline)
+            if len(self._held) >= LONGEST_LINE:
+                self._flush()
 
     def finish(self) -> None:
-        """Say what is left."""
-        if self._held:
-            self._say(self._held)
-            self._held = b""
+        """No more will come: say what is left."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._say(held)

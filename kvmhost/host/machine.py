@@ -220,6 +220,10 @@ class Machine:
         """End a run from another thread; the Guests can be run again."""
         self.scheduler.stop(OutcomeKind.INTERRUPTED)
 
+    def fail(self, error: BaseException) -> None:
+        """End a run from another thread, which has failed with this: run() raises it."""
+        self.scheduler.fail(error)
+
     def statistics(self) -> Statistics:
         """Counters since the Machine was made; after close(), as they were then."""
         return self._last_statistics or collect(self)

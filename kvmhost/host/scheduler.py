@@ -84,6 +84,12 @@ class Scheduler:
         if self.running:
             self.clock.after(PATIENCE_SECONDS, self._signal_deaf)
 
+    def fail(self, error: BaseException) -> None:
+        """Another thread cannot go on: run() stops, and raises this."""
+        with self._changed:
+            self._error = self._error or error
+        self.stop()
+
     def rest(self) -> None:
         """Stop, and wait until no vCPU runs any more.
 

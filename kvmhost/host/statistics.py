@@ -6,9 +6,9 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvmhost.host.traps import Trap, is_interrupt
 from kvmhost.host.watch import price_of_an_exit
@@ -46,6 +46,19 @@ class Statistics:
     cpu: str
     kernel: str
     switcher: str
+
+    def __add__(self, later: Statistics) -> Statistics:
+        """Both machines' counts: of a Guest that was restarted in another one."""
+        sums: dict[str, Any] = {}
+        for field in fields(self):
+            mine, other = getattr(self, field.name), getattr(later, field.name)
+            if isinstance(mine, int):
+                sums[field.name] = mine + other
+            elif isinstance(mine, Mapping):
+                sums[field.name] = {**mine, **other} | {
+                    key: mine[key] + other[key] for key in mine if key in other
+                }
+        return replace(self, **sums)
 
 
 def backend() -> str:

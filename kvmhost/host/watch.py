@@ -49,6 +49,21 @@ class Times:
         """In Python, all kinds together."""
         return sum(spent for _, spent in self.python.values())
 
+    def __add__(self, later: Times) -> Times:
+        """Both together; the price of an empty exit is the later one's."""
+        python = dict(self.python)
+        for kind, (count, spent) in later.python.items():
+            before = python.get(kind, (0, 0))
+            python[kind] = before[0] + count, before[1] + spent
+        return Times(
+            python,
+            self.inside + later.inside,
+            self.kvm + later.kvm,
+            self.shim + later.shim,
+            later.exit_ns,
+            self.runs + later.runs,
+        )
+
     @property
     def traps(self) -> int:
         """How many stays ended by a trap or an interrupt."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kvmhost._native import lib
 from kvmhost.host.abi import DEFAULT, Abi
 from kvmhost.launcher import needs, verdict
-from kvmhost.launcher.errors import ImageError
+from kvmhost.launcher.errors import CommandLineError, ImageError
 from kvmhost.launcher.image import Image, Segment
 
 
@@ -77,9 +77,9 @@ def boot_params(memory: int, initrd_start: int = 0, initrd_size: int = 0, abi: A
 def _command_line(text: str) -> bytes:
     data = text.encode("utf-8", "surrogateescape")
     if b"\0" in data:
-        raise ImageError("the command line contains a NUL", "leave it out: it would end the line")
+        raise CommandLineError("the command line contains a NUL", "leave it out: it would end the line")
     if len(data) >= lib.BOOT_COMMAND_LINE_BYTES:
-        raise ImageError(
+        raise CommandLineError(
             f"the command line of {len(data)} bytes is too long",
             f"a Guest's kernel reads {int(lib.BOOT_COMMAND_LINE_BYTES) - 1} bytes of it",
         )

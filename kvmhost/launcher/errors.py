@@ -26,3 +26,9 @@ class MemorySizeError(KvmhostError):
 
 class DeviceError(KvmhostError):
     """A device cannot be given to a Guest; nothing was run."""
+
+
+class CommandLineError(ImageError):
+    """A command line that no Guest can be given; what was typed is wrong, not the image."""
+
+    usage = True

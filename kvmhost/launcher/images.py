@@ -6,6 +6,7 @@ root, and only then reads what is in them.  A name without a slash that is no fi
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -81,7 +82,7 @@ class OpenImage:
 
 
 def open_image(name: str | os.PathLike[str]) -> OpenImage:
-    """Open the Guest, kernel or initrd called `name`: a path, or the name of a shipped Guest.
+    """Open the Guest or kernel called `name`: a path, or the name of a shipped Guest.
 
     Nothing is read. Raises ImageError if there is no such file, it is no regular file, or may not be opened.
 
@@ -100,7 +101,7 @@ def open_image(name: str | os.PathLike[str]) -> OpenImage:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ImageError(f"{text} is not a file", "name an image in a regular file")
-        return OpenImage(text, os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
+        return _open(text, path)
     except FileNotFoundError as error:
         names = ", ".join(sorted(found.stem for found in SHIPPED.glob("*.elf")))
         raise ImageError(
@@ -112,12 +113,42 @@ def open_image(name: str | os.PathLike[str]) -> OpenImage:
         raise ImageError(f"{text} cannot be opened", "check its permissions and its path", cause) from error
 
 
-def adopt(source: "str | os.PathLike[str] | BinaryIO | OpenImage") -> OpenImage:
+def open_initrd(name: str | os.PathLike[str]) -> OpenImage:
+    """Open the initial RAM disk at `name`, a path. Nothing is read. Raises ImageError.
+
+    >>> open_initrd("no-such-file")
+    Traceback (most recent call last):
+    ...
+    kvmhost.launcher.errors.ImageError: there is no initrd no-such-file. Next: ...
+    """
+    text = os.fspath(name)
+    if not text:
+        raise ImageError("no initrd was named", "name a file: --initrd rootfs.cpio.gz")
+    try:
+        if not stat.S_ISREG(Path(text).stat().st_mode):
+            raise ImageError(f"the initrd {text} is not a file", "name an archive in a regular file")
+        return _open(text, Path(text))
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no initrd {text}", "name a file that is there") from error
+    except (OSError, ValueError) as error:
+        cause = str(error.strerror if isinstance(error, OSError) else error)
+        next_step = "check its permissions and its path"
+        raise ImageError(f"the initrd {text} cannot be opened", next_step, cause) from error
+
+
+def _open(name: str, path: Path) -> OpenImage:
+    return OpenImage(name, os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
+
+
+def adopt(
+    source: "str | os.PathLike[str] | BinaryIO | OpenImage",
+    open_named: Callable[[str | os.PathLike[str]], OpenImage] = open_image,
+) -> OpenImage:
     """An OpenImage of whatever names an image; of an open file object, by a descriptor of its own."""
     if isinstance(source, OpenImage):
         return OpenImage(source.name, os.dup(source.fileno()))
     if isinstance(source, str | os.PathLike):
-        return open_image(source)
+        return open_named(source)
     return OpenImage(str(getattr(source, "name", "the image")), os.dup(source.fileno()))
 
 

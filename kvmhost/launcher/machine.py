@@ -5,19 +5,28 @@ into the Guest's memory, and its first instruction named.
 """
 
 import os
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kvmhost.host import machine as host
 from kvmhost.host.abi import DEFAULT
+from kvmhost.host.errors import KvmhostError
 from kvmhost.host.guest import PAGE_OFFSET
 from kvmhost.launcher import images
 from kvmhost.launcher.boot import lay_out
+from kvmhost.launcher.devices.bus import device_bytes
+from kvmhost.launcher.equipment import Equipment
+from kvmhost.launcher.generation import parse_abi
 from kvmhost.launcher.image import Image
 from kvmhost.launcher.memory import parse_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvmhost.host.guest import Guest
+    from kvmhost.host.outcome import Outcome
 
 Source = str | os.PathLike[str] | BinaryIO | images.OpenImage
 
@@ -35,8 +44,8 @@ class Machine(host.Machine):
     """
 
     def __init__(self, memory: str | int = "64M", **rest: Any) -> None:
-        size = parse_memory(memory)
-        super().__init__(memory=size, **rest)
+        self._held = ExitStack()
+        super().__init__(memory=parse_memory(memory), **rest)
 
     def load(
         self,
@@ -44,17 +53,39 @@ class Machine(host.Machine):
         command_line: str = "",
         memory: str | int | None = None,
         initrd: Source | None = None,
+        abi: str | None = None,
+        **equipment: Any,
     ) -> "Guest":
         """Make one Guest of `image`: a path, the name of a shipped Guest, or an open file.
 
         `initrd` is named the same way. What is opened here is closed again; an open file stays the caller's.
-        Raises ImageError or MemorySizeError (both say what to do), and KvmhostError if the Machine is full.
+        `abi` is the generation it speaks, such as "3.1", for an image that does not say so itself.
+        `equipment` is what it is given besides: `console`, `block`, `net`, `rng`, as an Equipment has them.
+
+        Raises ImageError, AbiError, MemorySizeError, DiskError, NetError or DeviceError (all say what to
+        do), and KvmhostError if the Machine is full.
 
         >>> with Machine(memory="4M") as machine, open("/etc/passwd", "rb") as ramdisk:
-        ...     machine.load("hello", initrd=ramdisk).run().succeeded
+        ...     machine.load("hello", initrd=ramdisk, rng=True).run().succeeded
         True
+
+        A Linux Guest with a disk and the network, and a script for its shell:
+
+            console = Console()
+            devices = {"block": ["root.img"], "net": ["user"], "console": console}
+            guest = machine.load("vmlinuz", "root=/dev/vda", **devices)
+            guest.console.append(sys.stdout.buffer.write)
+            console.type(b"uname -a; poweroff\\n")
+            outcome = guest.run(timeout=600)
         """
-        return self._add(_read_image(image), command_line, memory, _read(initrd))
+        return self._add(
+            _read_image(image, abi),
+            command_line,
+            memory,
+            _read(initrd),
+            Equipment(**equipment),
+            told=abi is not None,
+        )
 
     def load_all(
         self,
@@ -62,24 +93,60 @@ class Machine(host.Machine):
         command_line: str = "",
         memory: str | int | None = None,
         initrd: Source | None = None,
+        abi: str | None = None,
+        **equipment: Any,
     ) -> "list[Guest]":
         """As load(), but as many Guests as the image asks for.
 
         An image asks by an ELF note (owner "kvmhost", type NOTE_COPIES, a u32). Each copy finds its number
-        behind its command line: "copy=0", "copy=1", ...
+        behind its command line: "copy=0", "copy=1", ...  The first has the console; disks and cards cannot be
+        had by several (KvmhostError).
 
         >>> with Machine(memory="4M") as machine:
         ...     [guest.name for guest in machine.load_all("pair", "ticks=3")]
         ['pair-0', 'pair-1']
         """
-        parsed, ramdisk = _read_image(image), _read(initrd)
+        parsed, ramdisk = _read_image(image, abi), _read(initrd)
         count = images.copies(parsed)
+        first = Equipment(**equipment)
         if count == 1:
-            return [self._add(parsed, command_line, memory, ramdisk)]
+            return [self._add(parsed, command_line, memory, ramdisk, first, told=abi is not None)]
+        if first.block or first.net:
+            raise KvmhostError(
+                f"{parsed.name} makes {count} Guests, and a disk or a network card is one Guest's alone",
+                next_step="leave out disks and networks for this image",
+            )
+        others = Equipment(rng=first.rng)
         return [
-            self._add(parsed, f"{command_line} copy={copy}".strip(), memory, ramdisk, f"-{copy}")
+            self._add(
+                parsed,
+                f"{command_line} copy={copy}".strip(),
+                memory,
+                ramdisk,
+                others if copy else first,
+                f"-{copy}",
+                told=abi is not None,
+            )
             for copy in range(count)
         ]
+
+    def run(
+        self, timeout: float | None = None, until: "Guest | Callable[[], bool] | None" = None
+    ) -> "dict[Guest, Outcome]":
+        """As the host room's; what a Guest that is over still had to say or to write is out by then."""
+        try:
+            return super().run(timeout, until)
+        finally:
+            for guest in self.guests:
+                if guest.outcome is not None and guest.bus is not None:
+                    guest.bus.close()
+
+    def close(self) -> None:
+        """As the host room's; then what was opened for devices is closed."""
+        try:
+            super().close()
+        finally:
+            self._held.close()
 
     def _add(
         self,
@@ -87,21 +154,25 @@ class Machine(host.Machine):
         command_line: str,
         memory: str | int | None,
         initrd: bytes | None,
+        equipment: Equipment,
         suffix: str = "",
+        told: bool = False,
     ) -> "Guest":
         size = self.default_memory if memory is None else parse_memory(memory)
         layout = lay_out(image, size, command_line, initrd)
-        told = image.release is not None or image.abi is not DEFAULT
+        told = told or image.release is not None or image.abi is not DEFAULT
         guest = self.add_guest(
             size,
             _short_name(image.name) + suffix,
             abi=image.abi if told else None,
             page_offset=image.page_offset or PAGE_OFFSET,
             pae=bool(image.pae),
+            device_bytes=device_bytes(image.abi),
         )
         for address, data in layout.pieces:
             guest.ram.write(address, data)
         guest.set_entry(layout.entry)
+        equipment.fit(guest, self._held)
         return guest
 
 
@@ -118,10 +189,11 @@ def _short_name(name: str) -> str:
 def _read(source: Source | None) -> bytes | None:
     if source is None:
         return None
-    with images.adopt(source) as file:
+    with images.adopt(source, images.open_initrd) as file:
         return file.read()
 
 
-def _read_image(source: Source) -> Image:
+def _read_image(source: Source, abi: str | None) -> Image:
     with images.adopt(source) as file:
-        return images.parse(file.read(), file.name)
+        image = images.parse(file.read(), file.name)
+    return image if abi is None else replace(image, abi=parse_abi(abi))

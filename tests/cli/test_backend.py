@@ -21,6 +21,7 @@ import kvmhost.doctor
 import kvmhost.lab
 from kvmhost.cli import main
 from kvmhost.cli.failures import DONE, HOST_CANNOT
+from kvmhost.cli.opened import Opened
 from kvmhost.doctor import Verdict
 
 SOMEBODY = pwd.getpwnam("daemon")
@@ -56,8 +57,8 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
     booted: list[int | None] = []
 
-    def boot_nothing(arguments: object, files: object, device: int | None) -> int:
-        booted.append(device)
+    def boot_nothing(arguments: object, opened: Opened) -> int:
+        booted.append(opened.device)
         return DONE
 
     monkeypatch.setattr(boot, "boot", boot_nothing)

@@ -1,6 +1,8 @@
 """Guests that share a machine are heard in whole lines."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -9,6 +11,14 @@ from kvmhost.cli import boot, voices
 
 def guests(count: int) -> dict:
     return {Talker(): SimpleNamespace(words=bytearray()) for _ in range(count)}
+
+
+@pytest.fixture
+def seat() -> Iterator[Any]:
+    """As much of a Seat as listen() knows."""
+    outlet = voices.Outlet(1)
+    yield cast(Any, SimpleNamespace(outlet=outlet))
+    outlet.close()
 
 
 class Talker:
@@ -22,9 +32,9 @@ class Talker:
             listener(words)
 
 
-def test_two_guests_do_not_talk_into_each_other(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_two_guests_do_not_talk_into_each_other(seat: Any, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     one, two = lives = guests(2)
-    held_back = boot.listen(lives, as_json=False)
+    held_back = boot.listen(lives, as_json=False, seat=seat)
     for left, right in zip((b"Hel", b"lo.\nGood", b" night"), (b"Gue", b"st two\n", b"ends."), strict=True):
         one.say(left)
         two.say(right)
@@ -33,9 +43,9 @@ def test_two_guests_do_not_talk_into_each_other(capfdbinary: pytest.CaptureFixtu
     assert capfdbinary.readouterr().out == b"Hello.\nGuest two\nGood nightends."
 
 
-def test_one_guest_is_heard_at_once(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_one_guest_is_heard_at_once(seat: Any, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     (one,) = lives = guests(1)
-    assert boot.listen(lives, as_json=False) == []
+    assert boot.listen(lives, as_json=False, seat=seat) == []
     one.say(b"no end of")
     assert capfdbinary.readouterr().out == b"no end of"
 
