@@ -30,6 +30,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="DIR",
         help="a folder where changes are kept (default: this one); may be repeated",
     )
+    run.add_argument(
+        "--net", action="store_true", help="a network: what this machine reaches, and itself at 10.0.2.2"
+    )
     run.add_argument("--user", metavar="NAME", help="who to become when started as root")
     run.add_argument(
         "line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command, its arguments"
@@ -56,6 +59,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         timeout=arguments.timeout,
         memory=arguments.memory,
         cpus=arguments.cpus,
+        network=arguments.net,
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kvmhost.lab.archive import decompress
 from kvmhost.lab.errors import LabError
-from kvmhost.lab.modules import NeededModuleMissing, in_load_order
+from kvmhost.lab.modules import NETWORK, WANTED, NeededModuleMissing, in_load_order
 
 MANIFEST = "kernel.json"
 
@@ -28,12 +28,14 @@ class Kernel:
     """A kernel that a lab can boot.
 
     `origin` is where it came from ("linux-image-... 6.1.1-1", or a path), `vmlinux` and
-    `modules` (in load order) are files on this machine.
+    `modules` (in load order) are files on this machine. `network` is whether the modules for a
+    network are among them.
     """
 
     origin: str
     vmlinux: Path
     modules: tuple[Path, ...]
+    network: bool = False
 
 
 def cache_folder() -> Path:
@@ -51,6 +53,8 @@ def cache_folder() -> Path:
 def read_kernel(folder: Path) -> Kernel | None:
     """The unpacked kernel in `folder`, or None when there is none that can be read.
 
+    One that an older kvmhost unpacked, without looking for a network, is none either.
+
     >>> read_kernel(Path("/nowhere")) is None
     True
     """
@@ -58,10 +62,13 @@ def read_kernel(folder: Path) -> Kernel | None:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
+    if "network" not in manifest:
+        return None
     return Kernel(
         origin=manifest["origin"],
         vmlinux=folder / "vmlinux",
         modules=_module_paths(folder, manifest["modules"]),
+        network=manifest["network"],
     )
 
 
@@ -90,7 +97,7 @@ def store(
     LabError when the kernel lacks what a lab needs.
     """
     try:
-        modules = in_load_order(find, builtin)
+        modules, network = _all_modules(find, builtin)
         vmlinux = vmlinux_of(image)
     except NeededModuleMissing as error:
         raise LabError(
@@ -109,11 +116,24 @@ def store(
         (folder / "vmlinux").write_bytes(vmlinux)
         for module, content in modules.items():
             (folder / "modules" / f"{module}.ko").write_bytes(content)
-        manifest = {"origin": origin, "modules": [f"{module}.ko" for module in modules]}
+        files = [f"{module}.ko" for module in modules]
+        manifest = {"origin": origin, "modules": files, "network": network}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         shutil.rmtree(cache / name, ignore_errors=True)
         folder.rename(cache / name)
-    return Kernel(origin, cache / name / "vmlinux", _module_paths(cache / name, manifest["modules"]))
+    return Kernel(origin, cache / name / "vmlinux", _module_paths(cache / name, files), network)
+
+
+def _all_modules(
+    find: Callable[[str], bytes | None], builtin: Iterable[str]
+) -> tuple[dict[str, bytes], bool]:
+    """What any lab needs, and what a network needs if the kernel has it; and whether it has."""
+    builtin = tuple(builtin)
+    needed = in_load_order(find, builtin)
+    try:
+        return in_load_order(find, builtin, (*WANTED, *NETWORK)), True
+    except NeededModuleMissing:
+        return needed, False
 
 
 def vmlinux_of(image: bytes) -> bytes:

@@ -12,6 +12,8 @@ ELF64_MAGIC = b"\x7fELF\x02\x01"
 
 # What the lab's PID 1 uses: its ports, the host's files, and KVM for the CPU that QEMU emulates.
 WANTED = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "kvm_amd")
+# For a lab with a network, and TAPs in any lab; a kernel without them runs labs that need neither.
+NETWORK = ("virtio_net", "tun")
 
 
 class NeededModuleMissing(Exception):

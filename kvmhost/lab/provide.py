@@ -15,6 +15,7 @@ from pathlib import Path
 from kvmhost.lab import apt, sources
 from kvmhost.lab.errors import LabError
 from kvmhost.lab.kernel import Kernel, cache_folder, cached_kernels
+from kvmhost.lab.modules import NETWORK
 
 
 def find_kernel() -> Kernel | None:
@@ -56,6 +57,14 @@ def prepare() -> Kernel:
 def kernel_missing() -> LabError:
     """The error that says that there is no kernel, and the line that fetches one."""
     return LabError("the lab has no kernel to boot", next_step=apt.fetch_line(cache_folder()))
+
+
+def network_missing(kernel: Kernel) -> LabError:
+    """The error that says that a kernel can run a lab, but none with a network."""
+    return LabError(
+        f"the lab's kernel has no network: {kernel.origin} lacks {' or '.join(NETWORK)}",
+        next_step=f"move {kernel.vmlinux.parent} away, then {apt.fetch_line(cache_folder())}",
+    )
 
 
 def _unpack_any(cache: Path) -> Kernel | None:

@@ -22,6 +22,14 @@ KERNEL_ARGUMENTS = (
 )
 
 
+# QEMU's user network: it needs no rights, and its addresses are fixed (native/lab/network.c has
+# them too).  romfile: the card's boot ROM comes in a package of its own, and nobody boots from it.
+_NETWORK = (
+    *("-netdev", "user,id=net,ipv6=off"),
+    *("-device", "virtio-net-pci,netdev=net,romfile="),
+)
+
+
 def find_qemu() -> str | None:
     """The path of QEMU for x86-64, or None when it is not installed.
 
@@ -54,16 +62,18 @@ def command_line(
     writable: Sequence[Path],
     memory: str,
     cpus: int,
+    network: bool = False,
 ) -> list[str]:
     """The line that starts the lab.
 
     `initramfs` and `kernel_log` are descriptors that QEMU inherits, `ports` maps the number
     of a virtio-serial port to one; the log and the ports are sockets. `memory` is in QEMU's
-    notation ("1G").
+    notation ("1G"). With `network` the lab has a network card behind QEMU's own gateway.
     """
     # [L20] The CPU is an AMD one because QEMU emulates AMD's SVM and not Intel's VMX.  It need
     # not exist: kvm_amd finds the feature bit, sets EFER.SVME, runs VMRUN, and every rule of
-    # it is obeyed by a program.  No disk and no network: the host's / comes in as files.
+    # it is obeyed by a program.  No disk, and no network that nobody asked for: the host's /
+    # comes in as files.
     return [
         qemu,
         *("-machine", "q35", "-accel", "tcg", "-cpu", "qemu64,+svm,+npt"),
@@ -75,6 +85,7 @@ def command_line(
         *(part for i, path in enumerate(writable) for part in _folder(f"w{i}", path, "")),
         *("-device", "virtio-serial-pci"),
         *_ports(ports.items()),
+        *(_NETWORK if network else ()),
     ]
 
 

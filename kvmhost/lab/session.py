@@ -15,7 +15,7 @@ from kvmhost.lab.channel import CHANNELS, FIRST_CHANNEL
 from kvmhost.lab.conversation import Conversation, SwitchedOff
 from kvmhost.lab.errors import LabError
 from kvmhost.lab.job import Job
-from kvmhost.lab.provide import find_kernel, kernel_missing
+from kvmhost.lab.provide import find_kernel, kernel_missing, network_missing
 from kvmhost.lab.request import (
     cached_folders,
     check_reachable,
@@ -46,6 +46,7 @@ def run(
     timeout: float | None = None,
     memory: str = DEFAULT_MEMORY,
     cpus: int = 1,
+    network: bool = False,
     streams: Streams | None = None,
     channels: Sequence[int] = (),
 ) -> int:
@@ -57,7 +58,8 @@ def run(
     folder it runs in, `cwd` or the current one, if the user may write there. `env` is the
     whole environment, by default ours. Its streams are ours, or those of `streams`; on a
     terminal it has a terminal. `timeout` is in seconds from now, the lab's start (about 5
-    seconds) included. `memory` is the lab's, "512M" or "2G"; `cpus` how many CPUs it has.
+    seconds) included. `memory` is the lab's, "512M" or "2G"; `cpus` how many CPUs it has. With
+    `network` it reaches whatever this machine reaches, and this machine itself at 10.0.2.2.
     `channels` are connected stream sockets (descriptors, which stay the caller's): the command
     finds the other end of the n-th by `open_channel(n)`.
 
@@ -102,11 +104,19 @@ def run(
             timeout=timeout,
             memory=checked_memory(memory),
             cpus=checked_cpus(cpus),
+            network=network,
         )
 
 
 def _run_job(
-    job: Job, streams: Streams, channels: Sequence[int], *, timeout: float | None, memory: str, cpus: int
+    job: Job,
+    streams: Streams,
+    channels: Sequence[int],
+    *,
+    timeout: float | None,
+    memory: str,
+    cpus: int,
+    network: bool,
 ) -> int:
     program = qemu.find_qemu()
     if program is None:
@@ -114,6 +124,8 @@ def _run_job(
     kernel = find_kernel()
     if kernel is None:
         raise kernel_missing()
+    if network and not kernel.network:
+        raise network_missing(kernel)
     # [L10] A lab is one process, QEMU, and what it is made of is all here: a kernel, an initramfs
     # in memory, and a handful of sockets.  One carries the kernel's log, the others are the
     # command's streams and the line on which we talk about them.  When this block is left,
@@ -134,6 +146,7 @@ def _run_job(
             writable=job.writable,
             memory=memory,
             cpus=cpus,
+            network=network,
         )
         inherited = [initrd, log.theirs.fileno(), *(pair.theirs.fileno() for pair in ports.values())]
         inherited += channels

@@ -23,6 +23,9 @@ MODULE_FOLDERS = (
     "drivers/block/",
     "drivers/char/",
     "drivers/crypto/ccp/",
+    "drivers/net/tun",
+    "drivers/net/virtio_net",
+    "drivers/net/net_failover",
     "drivers/virtio/",
     "fs/9p/",
     "fs/fscache/",
@@ -30,6 +33,7 @@ MODULE_FOLDERS = (
     "fs/overlayfs/",
     "lib/",
     "net/9p/",
+    "net/core/",
     "virt/",
 )
 

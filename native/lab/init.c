@@ -3,13 +3,11 @@
  * same user, the same streams, and a /dev/kvm that works.  Then it runs one command, sends
  * the exit code through the control port, and waits to be switched off.
  *
- * Read in this order: init.c, modules.c, ports.c, job.c, tree.c, command.c, relay.c. */
+ * Read in this order: init.c, modules.c, ports.c, job.c, tree.c, network.c, command.c, relay.c. */
 #include "lab.h"
 #include "sys.h"
 #include "text.h"
-#include <linux/if.h>
 #include <linux/reboot.h>
-#include <linux/sockios.h>
 
 static struct job job;
 static struct command command;
@@ -39,16 +37,6 @@ static void open_console(void)
 		sys_dup2(fd, i);
 }
 
-/* Programs expect 127.0.0.1 to answer. */
-static void start_loopback(void)
-{
-	struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-	long fd = SYS3(socket, AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	SYS3(ioctl, fd, SIOCSIFFLAGS, &loopback);
-	sys_close((int)fd);
-}
-
 /* [L30] Linux has booted on the emulated CPU and found nothing but this.  Five seconds have
  * passed, most of them spent emulating Linux; the rest takes a moment. */
 __attribute__((used, noreturn)) static void lab_main(void)
@@ -61,7 +49,7 @@ __attribute__((used, noreturn)) static void lab_main(void)
 	job_read(control, &job);
 	channels_give(&job);
 	tree_enter(&job);
-	start_loopback();
+	network_start();
 	children = relay_watch_children();
 	command_start(&job, &command);
 	relay_run(control, children, &command);

@@ -52,6 +52,9 @@ void job_read(int control, struct job *job);
 /* tree.c: the host's files beneath an overlay; becomes the root. */
 void tree_enter(const struct job *job);
 
+/* network.c: the loopback, and the card behind QEMU's gateway if there is one. */
+void network_start(void);
+
 /* command.c: the command, and our ends of its streams (-1: that stream is the terminal). */
 struct command {
 	int pid;

@@ -52,8 +52,9 @@ static void mount_kernel_files(void)
 	SYS2(symlink, "/proc/self/fd/0", "/root/dev/stdin");
 	SYS2(symlink, "/proc/self/fd/1", "/root/dev/stdout");
 	SYS2(symlink, "/proc/self/fd/2", "/root/dev/stderr");
-	/* Whoever was allowed to start the lab may use its KVM. */
+	/* Whoever was allowed to start the lab may use its KVM, and the TAPs that are his. */
 	SYS2(chmod, "/root/dev/kvm", 0666);
+	SYS2(chmod, "/root/dev/net/tun", 0666);
 }
 
 /* The writable folders, in the order of the job: outer ones come first.  What lies in one

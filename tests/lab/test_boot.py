@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -219,3 +221,53 @@ def test_a_lab_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert told[0] == "LabError the lab's last words:"
         assert "  kvmhost lab: /modules/virtio_console.ko: -8" in told
         assert "the lab died" in told
+
+
+NETWORK = """
+import json, os, socket, sys, urllib.request
+from pathlib import Path
+
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as ping:
+    ping.settimeout(30)
+    ping.sendto(bytes.fromhex("0800f7ff00000000"), ("10.0.2.2", 0))
+    print("ping", ping.recv(100)[0])
+with urllib.request.urlopen(sys.argv[1], timeout=60) as answer:
+    print(answer.read().decode())
+print(Path("/etc/resolv.conf").read_text().strip())
+print("tun", os.access("/dev/net/tun", os.R_OK | os.W_OK))
+"""
+
+
+class Greeter(http.server.BaseHTTPRequestHandler):
+    """Answers every question with one line."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"greetings from outside")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_network() -> None:
+    """The gateway answers, this machine's loopback is behind it, and nothing of ours is used up."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Greeter) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://10.0.2.2:{server.server_port}/"
+        line = lab_line(sys.executable, "-c", NETWORK, url, network=True)
+        lab = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    assert lab.stdout.splitlines() == [
+        "ping 0",
+        "greetings from outside",
+        "nameserver 10.0.2.3",
+        "tun True",
+    ], lab.stderr
+    assert lab.returncode == 0
+
+
+def test_no_network_unless_asked_for() -> None:
+    """Without it the lab has its loopback, and no way out."""
+    line = lab_line("sh", "-c", "ls /sys/class/net; cat /proc/net/route | wc -l")
+    lab = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    assert lab.stdout == "lo\n1\n"

@@ -23,7 +23,7 @@ from lab.things import (
     program,
 )
 
-from kvmhost.lab import LabError, prepare, sources
+from kvmhost.lab import LabError, prepare, run, sources
 from kvmhost.lab.kernel import Kernel, cache_folder, cached_kernels, vmlinux_of
 from kvmhost.lab.provide import find_kernel
 
@@ -38,6 +38,7 @@ def check(kernel: Kernel | None) -> None:
     assert kernel is not None
     assert kernel.vmlinux.read_bytes() == ELF + b"the kernel"
     assert [path.stem for path in kernel.modules] == LOAD_ORDER
+    assert kernel.network
     assert all(path.read_bytes().startswith(b"\x7fELF") for path in kernel.modules)
 
 
@@ -104,11 +105,35 @@ def test_an_unfinished_folder_is_not_used(cache: Path, tmp_path: Path) -> None:
     assert list(cached_kernels()) == []
 
 
+def test_a_kernel_unpacked_by_an_older_kvmhost_is_unpacked_again(cache: Path) -> None:
+    (cache / "6.1.7-1").mkdir(parents=True)
+    (cache / "6.1.7-1" / "kernel.json").write_text('{"origin": "older", "modules": []}')
+    assert list(cached_kernels()) == []
+    put_package(cache)
+    check(find_kernel())
+
+
+def test_a_kernel_without_a_network_runs_labs_without_one(
+    cache: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_package(cache, {name: data for name, data in KERNEL_FILES.items() if not name.endswith("/tun.ko")})
+    kernel = find_kernel()
+    assert kernel is not None
+    assert not kernel.network
+    assert [path.stem for path in kernel.modules] == LOAD_ORDER[: LOAD_ORDER.index("failover")]
+    program(programs, "qemu-system-x86_64", "exit 1")
+    program(programs, "true", "")
+    monkeypatch.delenv("KVMHOST_IN_LAB", raising=False)
+    with pytest.raises(LabError, match=r"no network: .* lacks virtio_net or tun") as caught:
+        run(["true"], network=True)
+    assert str(kernel.vmlinux.parent) in caught.value.next_step
+
+
 def test_the_latest_of_several_is_used(cache: Path) -> None:
     for age, name in enumerate(["new", "old", "older"]):
         (cache / name).mkdir(parents=True)
         manifest = cache / name / "kernel.json"
-        manifest.write_text(json.dumps({"origin": name, "modules": []}))
+        manifest.write_text(json.dumps({"origin": name, "modules": [], "network": False}))
         os.utime(manifest, (1000 - age, 1000 - age))
     assert [kernel.origin for kernel in cached_kernels()] == ["new", "old", "older"]
 

@@ -80,6 +80,10 @@ KERNEL_FILES = {
     "lib/modules/6.1.0/kernel/fs/overlayfs/overlay.ko": module(),
     "lib/modules/6.1.0/kernel/arch/x86/kvm/kvm-amd.ko": module("kvm"),
     "lib/modules/6.1.0/kernel/arch/x86/kvm/kvm.ko": module(),
+    "lib/modules/6.1.0/kernel/net/core/failover.ko": module(),
+    "lib/modules/6.1.0/kernel/drivers/net/net_failover.ko": module("failover"),
+    "lib/modules/6.1.0/kernel/drivers/net/virtio_net.ko": module("net_failover,virtio"),
+    "lib/modules/6.1.0/kernel/drivers/net/tun.ko": module(),
     "lib/modules/6.1.0/kernel/sound/kvm.ko": b"not the one",
 }
 LOAD_ORDER = [
@@ -92,6 +96,10 @@ LOAD_ORDER = [
     "overlay",
     "kvm",
     "kvm_amd",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "tun",
 ]
 PACKAGE = "linux-image-6.1.0-1-amd64"
 PACKAGE_FILE = f"{PACKAGE}_6.1.7-1_amd64.deb"

@@ -132,8 +132,9 @@ class UserLink(Link):
 
     def receive(self, queue: Virtqueue, chain: Chain) -> int | None:
         """The oldest frame, behind a header that says nothing."""
-        if not self._frames and not self._fill():
-            return None
+        while not self._frames:
+            if not self._fill():
+                return None
         data = self._header + self._frames.popleft()
         return len(data) if queue.write(chain, data) == len(data) else 0
 
@@ -186,7 +187,7 @@ class UserLink(Link):
     # ---- the stream --------------------------------------------------------------------------
 
     def _fill(self) -> bool:
-        """Read once, and cut it into frames; False if nothing is there."""
+        """Read once, and cut it into frames, which may be none yet; False if nothing is there."""
         try:
             size = self._socket.recv_into(self._buffer)
         except BlockingIOError:

@@ -215,7 +215,7 @@ class Stack:
 
 
 class Servers:
-    """On 127.0.0.1: a UDP port that answers with the SHA-256 of what it got, a TCP port that sends `content`."""
+    """On 127.0.0.1: UDP that answers with the SHA-256 of what it got, and TCP that sends `content`."""
 
     def __init__(self, content: bytes = b"") -> None:
         self.content = content
