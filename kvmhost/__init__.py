@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvmhost.host.outcome import Outcome as Outcome
     from kvmhost.host.outcome import OutcomeKind as OutcomeKind
     from kvmhost.host.traps import Trap as Trap
+    from kvmhost.launcher.errors import AbiError as AbiError
     from kvmhost.launcher.errors import ImageError as ImageError
     from kvmhost.launcher.errors import MemorySizeError as MemorySizeError
 
@@ -22,6 +23,7 @@ _HOMES: Final = {
     "Outcome": "kvmhost.host.outcome",
     "OutcomeKind": "kvmhost.host.outcome",
     "Trap": "kvmhost.host.traps",
+    "AbiError": "kvmhost.launcher.errors",
     "ImageError": "kvmhost.launcher.errors",
     "KvmhostError": "kvmhost.host.errors",
     "Machine": "kvmhost.launcher.machine",
