@@ -23,6 +23,7 @@ from kvmhost.host.errors import KvmhostError
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.host.statistics import Statistics
 from kvmhost.kvm import Kvm
+from kvmhost.launcher.hints import LAST_WORDS, hints
 from kvmhost.launcher.machine import Machine
 from kvmhost.switcher import load
 from kvmhost.switcher.blobs import Blob
@@ -42,8 +43,21 @@ class Life:
 
     name: str
     words: bytearray = field(default_factory=bytearray)
+    last_words: bytearray = field(default_factory=bytearray)
     outcome: Outcome | None = None
     boots: int = 1
+
+    def remember(self, words: bytes) -> None:
+        """Keep the last of what it says, for advice."""
+        self.last_words += words
+        if len(self.last_words) > 2 * LAST_WORDS:
+            del self.last_words[:-LAST_WORDS]
+
+    def advice(self) -> tuple[str, ...]:
+        """What helps against the panic that ended it."""
+        if self.outcome is None or self.outcome.kind is not OutcomeKind.CRASHED:
+            return ()
+        return hints(self.outcome.reason, bytes(self.last_words))
 
 
 @dataclass(slots=True)
@@ -62,6 +76,7 @@ class MachineRun:
         """The same Guest, restarted."""
         life, next_life = self.lives[0], later.lives[0]
         life.words += next_life.words
+        life.last_words = next_life.last_words
         life.outcome = next_life.outcome
         life.boots += 1
         return MachineRun([life], self.statistics + later.statistics)
@@ -100,7 +115,7 @@ def tell(run: MachineRun) -> None:
     """How each Guest ended, on stderr."""
     for life in run.lives:
         if life.outcome is not None:
-            results.tell(life.name, life.outcome)
+            results.tell(life.name, life.outcome, life.advice())
 
 
 def run_to_the_end(plan: Plan, names: list[str], seat: Seat) -> MachineRun:
@@ -176,6 +191,7 @@ def listen(lives: Mapping[Guest, Life], as_json: bool, seat: Seat) -> list[Lines
     """Let every Guest be heard; the voices that may hold something back are returned."""
     lines = []
     for guest, life in lives.items():
+        guest.console.append(life.remember)
         if as_json:
             guest.console.append(life.words.extend)
         elif len(lives) == 1:

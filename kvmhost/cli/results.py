@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 INTERRUPTS = "interrupt"
 
 
-def tell(name: str, outcome: Outcome) -> None:
-    """How a Guest ended, on stderr."""
+def tell(name: str, outcome: Outcome, advice: Sequence[str] = ()) -> None:
+    """How a Guest ended, on stderr, with advice where there is some."""
     say(f"{name} {outcome.kind.value}" + (f": {plain(outcome.reason)}" if outcome.reason else ""))
     if outcome.kind is OutcomeKind.RESTARTED:
         print("  what to do: --reboot boots it again", file=sys.stderr)
     if outcome.report:
         for line in outcome.report.split("\n"):
             print(f"  {plain(line)}", file=sys.stderr)
+    for sentence in advice:
+        print(f"  what to do: {plain(sentence)}", file=sys.stderr)
 
 
 def plain(text: str) -> str:
@@ -140,6 +142,7 @@ def machine_as_dict(run: MachineRun) -> dict[str, Any]:
                 "outcome": life.outcome.kind.name.lower() if life.outcome else None,
                 "reason": life.outcome.reason if life.outcome else None,
                 "report": life.outcome.report if life.outcome else None,
+                "advice": list(life.advice()),
                 "boots": life.boots,
                 "words": life.words.decode("utf-8", "replace"),
             }

@@ -164,15 +164,21 @@ def stop_being_root(user: str | None) -> None:
 def judge(arguments: argparse.Namespace, opened: Opened, memory: int) -> None:
     """Read images and Switcher, so that a bad one is refused now and not when a lab has booted.
 
-    Raises ImageError and SwitcherError.
+    What is taken but looks wrong is remarked on. Raises ImageError and SwitcherError.
     """
     from kvmhost.launcher.boot import lay_out
+    from kvmhost.launcher.generation import parse_abi
     from kvmhost.launcher.images import parse
+    from kvmhost.launcher.remarks import remarks
     from kvmhost.switcher import load
 
+    abi = None if arguments.abi is None else parse_abi(arguments.abi)
     initrd = None if opened.initrd is None else opened.initrd.read()
-    for name, image in opened.images.items():
-        lay_out(parse(image.read(), name), memory, arguments.append, initrd)
+    for name, file in opened.images.items():
+        image = parse(file.read(), name, abi)
+        lay_out(image, memory, arguments.append, initrd)
+        for remark in remarks(image, memory, arguments.append, initrd):
+            say(remark)
     load(arguments.switcher, frame=arguments.frame, descriptors=arguments.descriptors)
 
 

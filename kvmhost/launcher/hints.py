@@ -56,14 +56,19 @@ HINTS: Final = tuple(
             "`poweroff -f` or starts a shell with exec",
         ),
         (
-            rb"unknown-block\(0,0\)",
+            rb'Cannot open root device "(?![<(]|")([^"]+)"',
+            "the kernel has no disk called {} with a file system it knows: check root= and --block (the first "
+            "disk is /dev/vda), and that CONFIG_VIRTIO_BLK and the file system are built in",
+        ),
+        (
+            rb"on unknown-block\(0,0\)",
             "the kernel found no file system to start from: give it one with --initrd FILE (an archive with "
             "/init), or a disk with --block FILE and root=/dev/vda in --append",
         ),
         (
-            rb"Unable to mount root fs|Cannot open root device|No filesystem could mount root",
-            "the kernel could not mount what root= names: check that the disk is given with --block, that "
-            "its file system is built into the kernel, and that the kernel has CONFIG_VIRTIO_BLK",
+            rb"Unable to mount root fs on (?!unknown-block\(0,0\))|No filesystem could mount root",
+            "the kernel could not mount its root: the disk or the initrd has no file system that is built into "
+            "it, or is damaged",
         ),
     )
 )

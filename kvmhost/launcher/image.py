@@ -61,6 +61,11 @@ class Image:
     insisted: bool = False
 
     @property
+    def says_abi(self) -> bool:
+        """Whether anything but habit tells which generation it speaks."""
+        return self.insisted or self.told or self.release is not None
+
+    @property
     def release(self) -> str | None:
         """As `uname -r` prints it; None for what is no Linux."""
         return self.kernel.release

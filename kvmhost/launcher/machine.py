@@ -6,12 +6,10 @@ into the Guest's memory, and its first instruction named.
 
 import os
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kvmhost.host import machine as host
-from kvmhost.host.abi import DEFAULT
 from kvmhost.host.errors import KvmhostError
 from kvmhost.host.guest import PAGE_OFFSET
 from kvmhost.launcher import images
@@ -59,7 +57,8 @@ class Machine(host.Machine):
         """Make one Guest of `image`: a path, the name of a shipped Guest, or an open file.
 
         `initrd` is named the same way. What is opened here is closed again; an open file stays the caller's.
-        `abi` is the generation it speaks, such as "3.1", for an image that does not say so itself.
+        `abi` is the generation it speaks, such as "3.1", for an image that does not say so, or says it
+        wrongly: then it is taken for what you say it is.
         `equipment` is what it is given besides: `console`, `block`, `net`, `rng`, as an Equipment has them.
 
         Raises ImageError, AbiError, MemorySizeError, DiskError, NetError or DeviceError (all say what to
@@ -78,14 +77,7 @@ class Machine(host.Machine):
             console.type(b"uname -a; poweroff\\n")
             outcome = guest.run(timeout=600)
         """
-        return self._add(
-            _read_image(image, abi),
-            command_line,
-            memory,
-            _read(initrd),
-            Equipment(**equipment),
-            told=abi is not None,
-        )
+        return self._add(_read_image(image, abi), command_line, memory, _read(initrd), Equipment(**equipment))
 
     def load_all(
         self,
@@ -110,7 +102,7 @@ class Machine(host.Machine):
         count = images.copies(parsed)
         first = Equipment(**equipment)
         if count == 1:
-            return [self._add(parsed, command_line, memory, ramdisk, first, told=abi is not None)]
+            return [self._add(parsed, command_line, memory, ramdisk, first)]
         if first.block or first.net:
             raise KvmhostError(
                 f"{parsed.name} makes {count} Guests, and a disk or a network card is one Guest's alone",
@@ -125,7 +117,6 @@ class Machine(host.Machine):
                 ramdisk,
                 others if copy else first,
                 f"-{copy}",
-                told=abi is not None,
             )
             for copy in range(count)
         ]
@@ -156,15 +147,13 @@ class Machine(host.Machine):
         initrd: bytes | None,
         equipment: Equipment,
         suffix: str = "",
-        told: bool = False,
     ) -> "Guest":
         size = self.default_memory if memory is None else parse_memory(memory)
         layout = lay_out(image, size, command_line, initrd)
-        told = told or image.release is not None or image.abi is not DEFAULT
         guest = self.add_guest(
             size,
             _short_name(image.name) + suffix,
-            abi=image.abi if told else None,
+            abi=image.abi if image.says_abi else None,
             page_offset=image.page_offset or PAGE_OFFSET,
             pae=bool(image.pae),
             device_bytes=device_bytes(image.abi),
@@ -195,5 +184,4 @@ def _read(source: Source | None) -> bytes | None:
 
 def _read_image(source: Source, abi: str | None) -> Image:
     with images.adopt(source) as file:
-        image = images.parse(file.read(), file.name)
-    return image if abi is None else replace(image, abi=parse_abi(abi))
+        return images.parse(file.read(), file.name, None if abi is None else parse_abi(abi))

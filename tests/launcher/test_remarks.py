@@ -75,7 +75,17 @@ def test_rdinit_and_a_disk_need_no_init() -> None:
 # The texts of kernels: panics as they reach the Host, and lines before them.
 ENDS = [
     ("VFS: Unable to mount root fs on unknown-block(0,0)", b"", "--initrd"),
-    ("VFS: Unable to mount root fs on unknown-block(254,0)", b"", "--block"),
+    (
+        "VFS: Unable to mount root fs on unknown-block(0,0)",
+        b'VFS: Cannot open root device "(null)" or unknown-block(0,0): error -6\n',
+        "--initrd",
+    ),
+    ("VFS: Unable to mount root fs on unknown-block(254,0)", b"", "no file system that is built"),
+    (
+        "VFS: Unable to mount root fs on unknown-block(0,0)",
+        b'VFS: Cannot open root device "vdb" or unknown-block(0,0): error -6\n',
+        "no disk called vdb",
+    ),
     (
         "VFS: Unable to mount root fs on unknown-block(0,0)",
         b"Initramfs unpacking failed: compression method xz not configured\r\n",
