@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmhost._native import lib
 from kvmhost.host.abi import Abi, BusKind
+from kvmhost.host.errors import GuestBroke
 from kvmhost.launcher.devices.device import Device, Wiring
 from kvmhost.launcher.devices.ring import Place, StopSign, Virtqueue
 from kvmhost.launcher.errors import DeviceError
@@ -94,29 +95,37 @@ class Slot:
     def start(self, accepted: int, lines: Sequence[Line]) -> None:
         """The driver is ready, with these features.  Nothing happens if the device runs already.
 
-        Raises RingBroken if a queue lies where none can.
+        Raises RingBroken if a queue lies where none can, GuestBroke if the device cannot start.
         """
         with self._lock:
             if self._queues or self._closed:
                 return
-            stop = StopSign()
-            queues: list[Virtqueue] = []
-            wiring = None
             try:
-                for index, line in enumerate(lines):
-                    name = f"{self.device.label} queue {index}"
-                    indirect = bool(accepted >> lib.VIRTIO_F_INDIRECT & 1)
-                    queues.append(
-                        Virtqueue(self.guest, name, line.place, line.raise_interrupt, stop, indirect)
-                    )
-                wiring = Wiring(self.guest, self.guest.abi, accepted, tuple(queues), stop)
-            finally:
-                if wiring is None:
-                    for queue in queues:
-                        queue.close()
-                    stop.close()
-            self.device.start(wiring)
-            self._queues = wiring.queues
+                self._queues = self._wire(accepted, lines)
+            except GuestBroke:
+                raise
+            except Exception as error:
+                raise GuestBroke(
+                    f"its {self.device.label} cannot start: {error}",
+                    "look for what this process has too many of: threads, open files",
+                ) from error
+
+    def _wire(self, accepted: int, lines: Sequence[Line]) -> tuple[Virtqueue, ...]:
+        """Make the queues and start the device on them; if one of it fails nothing is left behind."""
+        stop = StopSign()
+        queues: list[Virtqueue] = []
+        indirect = bool(accepted >> lib.VIRTIO_F_INDIRECT & 1)
+        try:
+            for index, line in enumerate(lines):
+                name = f"{self.device.label} queue {index}"
+                queues.append(Virtqueue(self.guest, name, line.place, line.raise_interrupt, stop, indirect))
+            self.device.start(Wiring(self.guest, self.guest.abi, accepted, tuple(queues), stop))
+        except BaseException:
+            for queue in queues:
+                queue.close()
+            stop.close()
+            raise
+        return tuple(queues)
 
     def kick(self, index: int) -> None:
         """The Guest put something into queue `index`.  Nothing happens if the device does not run."""

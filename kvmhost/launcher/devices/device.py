@@ -97,12 +97,19 @@ class Device(ABC):
         """
 
     def start(self, wiring: Wiring) -> None:
-        """The driver is ready.  On the vCPU's thread; returns at once."""
+        """The driver is ready.  On the vCPU's thread; returns at once.
+
+        If it raises, no thread of it is left, and the wiring is the caller's to close.
+        """
         self.wiring = wiring
-        self.threads = [
-            start_thread(partial(self._work, wiring, index), f"{self.label} {index}")
-            for index in range(len(wiring.queues))
-        ]
+        try:
+            for index in range(len(wiring.queues)):
+                self.threads.append(start_thread(partial(self._work, wiring, index), f"{self.label} {index}"))
+        except BaseException:
+            wiring.stop.set()
+            self._join()
+            self.wiring = None
+            raise
 
     def stop(self) -> None:
         """Reset: returns when no thread touches the rings any more.  start() may come again.
@@ -113,10 +120,13 @@ class Device(ABC):
         if wiring is None:
             return
         wiring.stop.set()
+        self._join()
+        wiring.close()
+
+    def _join(self) -> None:
         for thread in self.threads:
             thread.join()
         self.threads = []
-        wiring.close()
 
     def close(self) -> None:
         """For ever: stop, and give everything back.  Twice is as good as once."""

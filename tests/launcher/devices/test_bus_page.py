@@ -214,7 +214,9 @@ def test_a_new_configuration_is_there_for_who_reads_next(memory: VmMemory) -> No
     assert guest.read(driver.found.config[0], 4) == b"\x84\0\x2b\0"
     assert guest.irqs == []
     guest.bus.close()
+    device.bytes_of_config = b"none"
     device.config_changed()
+    assert guest.read(driver.found.config[0], 4) == b"\x84\0\x2b\0"
 
 
 def test_a_failing_device_ends_its_guest(memory: VmMemory) -> None:

@@ -199,13 +199,13 @@ def test_what_does_not_exist_reads_as_all_ones(guest: FakeGuest) -> None:
 
 
 def test_devices_and_their_headers(guest: FakeGuest) -> None:
-    devices = [Mirror(1, config=bytes(10)), Mirror(2, config=bytes(36)), Mirror(4)]
+    devices = [Mirror(1, config=bytes(10)), Mirror(4), Mirror(2, config=bytes(36))]
     make(guest, *devices, Mirror(3, config=CONSOLE_CONFIG))
     pci = Pci(guest)
-    assert [pci.get(number, 0) >> 16 for number in range(1, 5)] == [0x1043, 0x1041, 0x1042, 0x1044]
+    assert [pci.get(number, 0) >> 16 for number in range(1, 5)] == [0x1043, 0x1041, 0x1044, 0x1042]
     assert [pci.get(number, 0) & 0xFFFF for number in range(1, 5)] == [0x1AF4] * 4
     classes = [pci.get(number, 0x08) for number in range(1, 5)]
-    assert classes == [0x07000001, 0x02000001, 0x01800001, 0xFF000001]
+    assert classes == [0x07000001, 0x02000001, 0xFF000001, 0x01800001]
     for number in range(1, 5):
         assert pci.get(number, 0x04) == 0x00100000
         assert pci.get(number, 0x0E, 1) == 0
@@ -223,7 +223,7 @@ def test_devices_and_their_headers(guest: FakeGuest) -> None:
         assert before >= end
         end = before + size
         sizes.append(size)
-    assert sizes == [128, 128, 128, 64]
+    assert sizes == [128, 128, 64, 128]
     assert end <= guest.state.mmio_end < end + 4096
     assert guest.state.mmio_end % 4096 == 0
     guest.bus.close()
