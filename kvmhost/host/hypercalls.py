@@ -9,9 +9,8 @@ value comes from the Guest and is checked where it is used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from kvmhost._native import ffi, lib
 from kvmhost.host import lguest_data, segments
@@ -22,6 +21,8 @@ from kvmhost.host.outcome import OutcomeKind
 if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
 
+RING_SIZE: Final[int] = lib.LHCALL_RING_SIZE
+RING_FREE: Final[int] = lib.LHCALL_RING_FREE
 SHUTDOWN_TEXT_BYTES = 128
 NOTIFY_TEXT_BYTES = 4096
 # What a kernel says that was told to power off; anything else is the last word of a panic.
@@ -34,8 +35,7 @@ _ARGUMENTS: dict[tuple[str, ...], Callable[[Any], tuple[int, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Hypercall:
+class Hypercall(NamedTuple):
     """One call: its number, four 32-bit arguments, and whether it waited in the async ring."""
 
     number: int
@@ -54,8 +54,8 @@ class Hypercall:
 
 def direct_call(guest: Guest) -> Hypercall:
     """The call in the Guest's registers: its number in EAX, its arguments where the generation has them."""
-    frame = guest.frame
-    return Hypercall(frame.eax, _four(_ARGUMENTS[guest.abi.arguments](frame)))
+    words = guest.frame.words
+    return Hypercall(words.eax, _four(_ARGUMENTS[guest.abi.arguments](words)))
 
 
 def _four(args: tuple[int, ...]) -> Args:
@@ -69,21 +69,23 @@ def ring_calls(guest: Guest) -> list[tuple[int, Hypercall]]:
     data = guest.data
     if data is None:
         return found
-    status, width = data.status, data.layout.entry_words
-    arguments = itemgetter(*data.layout.argument_words)
-    slot = guest.state.next_hypercall % lib.LHCALL_RING_SIZE
-    while status[slot] != lib.LHCALL_RING_FREE and len(found) < lib.LHCALL_RING_SIZE:
-        entry = ffi.unpack(data.ring + slot * width, width)
+    status = data.status
+    slot = guest.state.next_hypercall % RING_SIZE
+    if status[slot] == RING_FREE:
+        return found
+    ring, width, arguments = data.ring, data.layout.entry_words, data.arguments
+    while status[slot] != RING_FREE and len(found) < RING_SIZE:
+        entry = ffi.unpack(ring + slot * width, width)
         found.append((slot, Hypercall(entry[0], _four(arguments(entry)), True)))
-        slot = (slot + 1) % lib.LHCALL_RING_SIZE
+        slot = (slot + 1) % RING_SIZE
     return found
 
 
 def free_slot(guest: Guest, slot: int) -> None:
     """Tell the Guest that a slot's call is done."""
     if guest.data is not None:
-        guest.data.status[slot] = lib.LHCALL_RING_FREE
-        guest.state.next_hypercall = (slot + 1) % lib.LHCALL_RING_SIZE
+        guest.data.status[slot] = RING_FREE
+        guest.state.next_hypercall = (slot + 1) % RING_SIZE
 
 
 # [T70]
@@ -92,13 +94,14 @@ def perform(guest: Guest, call: Hypercall) -> None:
 
     A result goes to EAX, but never that of a call that waited in the ring: EAX is then another call's.
     """
-    if call.number not in guest.abi.calls:
-        known = ", ".join(f"{number} {NAMES[number]}" for number in sorted(guest.abi.calls))
-        raise GuestBroke(f"unknown hypercall {call.number}", f"kernels {guest.abi.releases} know {known}")
-    if guest.data is None and call.number != lib.LHCALL_LGUEST_INIT:
+    number, args, from_ring = call
+    if number not in guest.abi.calls:
+        known = ", ".join(f"{known} {NAMES[known]}" for known in sorted(guest.abi.calls))
+        raise GuestBroke(f"unknown hypercall {number}", f"kernels {guest.abi.releases} know {known}")
+    if guest.data is None and number != lib.LHCALL_LGUEST_INIT:
         raise GuestBroke(f"hypercall {call.name} before LGUEST_INIT", "call LGUEST_INIT first")
-    result = ACTIONS[call.number](guest, *call.args)
-    if result is not None and not call.from_ring:
+    result = ACTIONS[number](guest, *args)
+    if result is not None and not from_ring:
         guest.frame.eax = result
 
 

@@ -8,7 +8,7 @@ and the flags it sees on its stack are made to agree with that word (abi 5.3, 5.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kvmhost._native import lib
 from kvmhost.host.errors import GuestBroke
@@ -17,7 +17,7 @@ from kvmhost.switcher import gates
 if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
 
-EFLAGS_IF = lib.EFLAGS_IF_BIT
+EFLAGS_IF: Final[int] = lib.EFLAGS_IF_BIT
 EFLAGS_TF = 1 << 8
 EFLAGS_IOPL = 3 << 12
 EFLAGS_NT = 1 << 14
@@ -27,6 +27,7 @@ EFLAGS_VM = 1 << 17
 # Exception- or Interrupt-Handler Procedure").
 CLEARED_BY_GATE = EFLAGS_TF | EFLAGS_VM | EFLAGS_RF | EFLAGS_NT
 
+PAGE_MASK: Final = lib.PAGE_BYTES - 1
 # How soon to look again when an interrupt is due and the Guest does not want it (abi 11.6).
 RETRY_SECONDS = 0.001
 
@@ -37,30 +38,36 @@ def sanitise(eflags: int) -> int:
     >>> hex(sanitise(0x23000))
     '0x202'
     """
-    return (eflags & ~(EFLAGS_IOPL | EFLAGS_VM)) | int(EFLAGS_IF) | 2
+    return eflags & ~(EFLAGS_IOPL | EFLAGS_VM) | EFLAGS_IF | 2
 
 
 def _push(guest: Guest, stack: int, values: tuple[int, ...]) -> int:
-    """Push dwords on a Guest-virtual stack; returns the new stack pointer.
+    """Push dwords on a Guest-virtual stack, the first one highest; returns the new stack pointer.
 
-    The address just below the pointer is translated once and all pushes go there: a frame that
-    straddled two unlike pages would need two (abi 5.3), so that case translates each.
+    The address of the lowest is translated, and all go there: but for a frame that would straddle two
+    pages, which need not be neighbours (abi 5.3).
     """
-    for value in values:
-        stack = (stack - 4) & 0xFFFFFFFF
-        if stack % 4:
-            raise GuestBroke(
-                f"its kernel stack pointer {stack:#010x} is misaligned, no multiple of 4",
-                "keep ESP aligned at ring 1, and tell an aligned one by SET_STACK",
-            )
-        physical = guest.tables.translate(stack, write=True)
-        if physical is None or physical + 4 > guest.state.limit_bytes:
-            raise GuestBroke(
-                f"its kernel stack at {stack:#010x} cannot be written",
-                "map the stack writable and tell it by SET_STACK before anything can trap",
-            )
-        guest.memory.u32[(guest.state.mem_base + physical) // 4] = value & 0xFFFFFFFF
-    return stack
+    if stack & 3:
+        raise GuestBroke(
+            f"its kernel stack pointer {stack:#010x} is misaligned, no multiple of 4",
+            "keep ESP aligned at ring 1, and tell an aligned one by SET_STACK",
+        )
+    lowest = stack - 4 * len(values)
+    if lowest & ~PAGE_MASK != stack - 4 & ~PAGE_MASK or lowest < 0:
+        for value in values:
+            stack = _push(guest, stack & 0xFFFFFFFF or 1 << 32, (value,))
+        return stack
+    physical = guest.tables.translate(lowest, write=True)
+    if physical is None or physical + 4 * len(values) > guest.state.limit_bytes:
+        raise GuestBroke(
+            f"its kernel stack at {lowest:#010x} cannot be written",
+            "map the stack writable and tell it by SET_STACK before anything can trap",
+        )
+    words, at = guest.memory.u32, (guest.state.mem_base + physical) // 4
+    for value in reversed(values):
+        words[at] = value
+        at += 1
+    return lowest
 
 
 # [T80]
@@ -70,29 +77,26 @@ def enter_handler(guest: Guest, vector: int, error_code: int | None) -> bool:
     False, with nothing changed, if the Guest has no gate for it.  Raises GuestBroke if its stack
     cannot take the frame.
     """
-    state, frame = guest.state, guest.frame
+    state, frame, data = guest.state, guest.frame.words, guest.data
     low, high = state.idt[2 * vector], state.idt[2 * vector + 1]
-    gate = gates.unpack_gate(low, high)
-    if not gate.present:
+    if not high & gates.PRESENT:
         return False
-    stack, selector = frame.esp, frame.ss
-    pushed: tuple[int, ...] = ()
+    stack, selector, eflags = frame.esp, frame.ss & 0xFFFF, frame.eflags
+    pushed: tuple[int, ...] = eflags, frame.cs & 0xFFFF, frame.eip
+    if data is None or not data.words.irq_enabled & EFLAGS_IF:
+        pushed = eflags & ~EFLAGS_IF, *pushed[1:]
     if selector & 3 != 1:
+        pushed = selector, stack, *pushed
         stack, selector = state.esp1, state.ss1
-        pushed = (frame.ss, frame.esp)
-    eflags = frame.eflags
-    if guest.data is None or not guest.data.interrupts_enabled:
-        eflags &= ~EFLAGS_IF
-    pushed += (eflags, frame.cs, frame.eip)
     if error_code is not None:
-        pushed += (error_code,)
+        pushed = *pushed, error_code
     frame.esp = _push(guest, stack, pushed)
     frame.ss = selector
     frame.cs = lib.GUEST_CS
-    frame.eip = gate.offset
-    frame.eflags = sanitise(frame.eflags & ~CLEARED_BY_GATE)
-    if gate.kind == gates.INTERRUPT_GATE and guest.data is not None:
-        guest.data.words.irq_enabled = 0
+    frame.eip = high & 0xFFFF0000 | low & 0xFFFF
+    frame.eflags = sanitise(eflags & ~CLEARED_BY_GATE)
+    if data is not None and high >> 8 & 0xF == gates.INTERRUPT_GATE:
+        data.words.irq_enabled = 0
     return True
 
 

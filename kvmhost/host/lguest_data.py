@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from kvmhost._native import ffi, lib
@@ -61,10 +62,11 @@ class LguestData:
 
     `words` is the struct itself: reading a field is reading what the Guest wrote last.  `irq_pending` is the
     dword that tells the Guest of interrupts (index 0); where the layout has none it is one that nobody reads.
-    `status` and `ring` are the async ring: a byte and `layout.entry_words` dwords for each slot.
+    `status` and `ring` are the async ring: a byte and `layout.entry_words` dwords for each slot; `arguments`
+    takes the arguments out of the latter.
     """
 
-    __slots__ = ("address", "irq_pending", "layout", "memory", "ring", "status", "words")
+    __slots__ = ("address", "arguments", "irq_pending", "layout", "memory", "ring", "status", "words")
 
     def __init__(self, memory: VmMemory, mem_base: int, address: int, layout: DataLayout) -> None:
         self.memory = memory
@@ -74,6 +76,7 @@ class LguestData:
         self.words: Any = ffi.cast(f"{layout.struct} *", start)
         self.status: Any = self.words.hcall_status
         self.ring: Any = ffi.cast("uint32_t *", self.words.hcalls)
+        self.arguments = itemgetter(*layout.argument_words)
         told = "irq_pending" in layout.fields
         self.irq_pending: Any = ffi.addressof(self.words, "irq_pending") if told else ffi.new("uint32_t *")
 

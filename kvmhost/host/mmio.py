@@ -125,6 +125,8 @@ def emulate(guest: Guest, bus: Bus, linear: int) -> bool:
     frame = guest.frame
     if not guest.state.mmio_end or frame.cs & 3 != 1:
         return False
+    if guest.tables.register_address(linear, False) is None:
+        return False
     access = decode(guest.read_linear(frame.eip, LONGEST))
     if access is None:
         return False

@@ -34,6 +34,7 @@ FLAGS: Final = 0xFFF
 
 # What a Guest may set in an entry that leads to a table (abi 7.1).
 TABLE_FLAGS: Final = PRESENT | RW | USER | ACCESSED | DIRTY
+TABLE_BITS_FORBIDDEN: Final = FLAGS & ~TABLE_FLAGS
 # What the shadow takes over from a Guest's lowest entry.  Cache control stays out: a Guest's memory is the
 # host's ordinary memory, and an uncached alias of it would only be slow.  Global stays out: two kernels
 # alternate, and nothing may survive a CR3 write.

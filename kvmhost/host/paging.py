@@ -359,8 +359,13 @@ class ShadowTables:
             )
         for page in range(state.stack_pages):
             address = (state.esp1 - 1 - page * PAGE) & 0xFFFFFFFF
-            if not self._fill(address, FAULT_WRITE):
+            if not self._is_writable(address) and not self._fill(address, FAULT_WRITE):
                 raise GuestBroke(
                     f"its kernel stack page at {address & FRAME:#x} is not writable",
                     "map the stack before SET_STACK, and keep it mapped in every address space",
                 )
+
+    def _is_writable(self, address: int) -> bool:
+        """Whether the current root shows linear `address` writable for ring 1 already."""
+        place = None if self.state.linear else self.trees.last_entry(self.state.current_root, address)
+        return place is not None and self._u64[place] & (PRESENT | RW) == PRESENT | RW

@@ -10,7 +10,18 @@ from typing import Any
 from kvmhost._native import lib
 from kvmhost.host.errors import GuestBroke
 from kvmhost.host.memory import VmMemory
-from kvmhost.host.page_bits import FLAGS, FRAME, NX, PAGE, PAGE_SIZE, PRESENT, RW, TABLE_FLAGS, USER
+from kvmhost.host.page_bits import (
+    FLAGS,
+    FRAME,
+    NX,
+    PAGE,
+    PAGE_SIZE,
+    PRESENT,
+    RW,
+    TABLE_BITS_FORBIDDEN,
+    TABLE_FLAGS,
+    USER,
+)
 
 _ADVICE_FLAGS = "lguest Guests have no large pages, and set only P, RW, US, A and D above the last level"
 _ADVICE_FRAME = "map only Guest-physical addresses below the end of RAM"
@@ -50,33 +61,38 @@ class GuestTables:
 
         Returns (flags of the entry above, Guest-physical address of the last entry, its value), or None if an
         upper entry is not present. The last entry itself is not checked. Raises GuestBroke for a bad upper
-        entry.
+        entry. (Memory ends with a page, and so does every table that lies in it; the top was checked.)
         """
         state = self._state
-        pgdir = state.pgdir[state.current_root]
+        base, limit = state.mem_base, state.limit_bytes
+        at = base + state.pgdir[state.current_root]
         if state.pae:
-            top = self.read_entry(pgdir + (address >> 30) * 8, 1)
+            top = self._u64[(at + (address >> 30) * 8) // 8]
             if not top & PRESENT:
                 return None
-            self._check("PGD", top, PRESENT)
-            middle = self.read_entry((top & FRAME) + (address >> 21 & 0x1FF) * 8, 1)
+            if top & FLAGS != PRESENT or top >= limit:
+                self._check("PGD", top, PRESENT)
+            middle = self._u64[(base + (top & FRAME) + (address >> 21 & 0x1FF) * 8) // 8]
             if not middle & PRESENT:
                 return None
-            self._check("PMD", middle, TABLE_FLAGS)
+            if middle & TABLE_BITS_FORBIDDEN or middle >= limit:
+                self._check("PMD", middle, TABLE_FLAGS)
             place = (middle & FRAME) + (address >> 12 & 0x1FF) * 8
-            return middle & FLAGS, place, self.read_entry(place, 1)
-        top = self.read_entry(pgdir + (address >> 22) * 4, 0)
-        if not top & PRESENT:
+            return middle & FLAGS, place, self._u64[(base + place) // 8]
+        upper = self._u32[(at + (address >> 22) * 4) // 4]
+        if not upper & PRESENT:
             return None
-        self._check("PGD", top, TABLE_FLAGS)
-        place = (top & FRAME) + (address >> 12 & 0x3FF) * 4
-        return top & FLAGS, place, self.read_entry(place, 0)
+        if upper & TABLE_BITS_FORBIDDEN or upper >= limit:
+            self._check("PGD", upper, TABLE_FLAGS)
+        place = (upper & FRAME) + (address >> 12 & 0x3FF) * 4
+        return upper & FLAGS, place, self._u32[(base + place) // 4]
 
     def check_last(self, entry: int) -> None:
         """Raise GuestBroke unless a present entry of the lowest level obeys abi 7.1."""
         if entry & PAGE_SIZE:
             raise GuestBroke(f"page table entry {entry:#x} has the PAT bit", "lguest Guests leave PAT at 0")
-        self._check_frame("page table", entry & ~NX if self._state.pae else entry)
+        if entry >= self._state.limit_bytes:
+            self._check_frame("page table", entry & ~NX if self._state.pae else entry)
 
     def translate(self, address: int, write: bool) -> int | None:
         """Guest-physical address of linear `address` for the Guest's kernel, None where it has no right.

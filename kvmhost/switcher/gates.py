@@ -26,7 +26,7 @@ TSS_BUSY = 0xB
 TSS_BUSY_BIT = 1 << (8 + 1)
 TSS_LIMIT = 0x67
 
-_PRESENT = 1 << 15
+PRESENT = 1 << 15
 _DPL_SHIFT = 13
 _NOT_SYSTEM = 1 << 12
 # What a Guest's gate keeps of its high dword: bit 12 goes, everything else stays (abi 5.1).
@@ -64,7 +64,7 @@ def pack_gate(offset: int, selector: int, kind: int, dpl: int = 0, present: bool
     ['0x500123', '0xffc08e00']
     """
     low = (selector & 0xFFFF) << 16 | offset & 0xFFFF
-    high = offset & 0xFFFF0000 | (_PRESENT if present else 0) | dpl << _DPL_SHIFT | kind << 8
+    high = offset & 0xFFFF0000 | (PRESENT if present else 0) | dpl << _DPL_SHIFT | kind << 8
     return low, high
 
 
@@ -79,7 +79,7 @@ def unpack_gate(low: int, high: int) -> Gate:
         selector=low >> 16,
         kind=high >> 8 & 0xF,
         dpl=high >> _DPL_SHIFT & 3,
-        present=bool(high & _PRESENT),
+        present=bool(high & PRESENT),
     )
 
 
@@ -107,7 +107,7 @@ def direct_gate(low: int, high: int) -> Entry:
     >>> [hex(word) for word in direct_gate(0x00601234, 0xC010EF00)]
     ['0x611234', '0xc010ef00']
     """
-    if not high & _PRESENT:
+    if not high & PRESENT:
         return 0, 0
     return int(lib.GUEST_CS) << 16 | low & 0xFFFF, high & _GUEST_GATE_MASK
 
@@ -137,7 +137,7 @@ def tss_descriptor(base: int) -> Entry:
     ['0x20200067', '0xff0089c0']
     """
     low = TSS_LIMIT | (base & 0xFFFF) << 16
-    high = base & 0xFF000000 | base >> 16 & 0xFF | _PRESENT | TSS_AVAILABLE << 8
+    high = base & 0xFF000000 | base >> 16 & 0xFF | PRESENT | TSS_AVAILABLE << 8
     return low, high
 
 
@@ -153,6 +153,6 @@ def unpack_descriptor(low: int, high: int) -> Descriptor:
         kind=high >> 8 & 0xF,
         system=not high & _NOT_SYSTEM,
         dpl=high >> _DPL_SHIFT & 3,
-        present=bool(high & _PRESENT),
+        present=bool(high & PRESENT),
         flags=high >> 20 & 0xF,
     )
