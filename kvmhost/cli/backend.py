@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kvmhost.cli.failures import say
 
@@ -74,12 +74,23 @@ def goes_to_lab(wanted: str, device: int | None) -> bool:
     return True
 
 
-def run_in_lab(words: Sequence[str], guest_mib: int, channels: Sequence[int] = ()) -> int:
+def run_in_lab(
+    words: Sequence[str],
+    guest_mib: int,
+    channels: Sequence[int] = (),
+    network: Mapping[str, str] | None = None,
+) -> int:
     """Run `kvmhost WORDS` in a lab with room for so many MiB of Guests, and return its exit code.
 
-    `channels`: what the kvmhost inside is served through (see lab.run).
+    `channels`: what the kvmhost inside is served through (see lab.run).  `network`: the lab has one, and
+    these variables tell the kvmhost inside what it is; None for no network.
     """
     from kvmhost.lab import run
 
-    words = [sys.executable, "-P", "-m", "kvmhost", *words]
-    return run(words, memory=f"{LAB_MIB + guest_mib}M", channels=channels)
+    return run(
+        [sys.executable, "-P", "-m", "kvmhost", *words],
+        env={**os.environ, **(network or {})},
+        memory=f"{LAB_MIB + guest_mib}M",
+        network=network is not None,
+        channels=channels,
+    )

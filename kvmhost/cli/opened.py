@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvmhost.cli import backend
 from kvmhost.cli.disks import open_disks
-from kvmhost.cli.failures import UsageError
+from kvmhost.cli.failures import UsageError, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +61,28 @@ def open_cards(names: Sequence[str], held: ExitStack) -> Iterator[NetSpec]:
         for spec in parse_net(names):
             opened = spec.open()
             held.callback(opened.close)
+            if opened.remark:
+                say(opened.remark)
             yield opened
+
+
+def network_for_lab(cards: Sequence[NetSpec]) -> dict[str, str] | None:
+    """What the kvmhost in a lab is told of the lab's network; None if its Guest needs none.
+
+    Raises UsageError for a TAP: it is this machine's, and the lab is another one.
+    """
+    if not cards:
+        return None
+    from kvmhost.launcher.devices.net_user import GATEWAY_OUTSIDE
+
+    for card in cards:
+        if card.tap is not None:
+            raise UsageError(
+                f"the lab cannot reach the TAP {card.tap}",
+                cause="it belongs to this machine, and the lab, where the Guest has to run, is another one",
+                next_step="use --net user, which works in the lab as well",
+            )
+    return {GATEWAY_OUTSIDE: "1"}
 
 
 def as_usage(open_it: Callable[[str], OpenImage], name: str) -> OpenImage:

@@ -57,7 +57,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "--net",
         action="append",
         default=[],
-        metavar="tap=NAME|user",
+        metavar="tap=NAME|user[,mac=..]",
         help="a network card for the Guest: on a TAP, or with no need of root; may be repeated",
     )
     parser.add_argument("--rng", action="store_true", help="a source of random numbers for each Guest")
@@ -89,7 +89,7 @@ def command(arguments: argparse.Namespace) -> int:
         return list_guests()
     memory = check(arguments)
     from kvmhost.cli.disks import served
-    from kvmhost.cli.opened import check_still_openable, open_all
+    from kvmhost.cli.opened import check_still_openable, network_for_lab, open_all
 
     with ExitStack() as held:
         opened = open_all(arguments, held)
@@ -98,8 +98,10 @@ def command(arguments: argparse.Namespace) -> int:
             judge(arguments, opened, memory)
         if backend.goes_to_lab(arguments.backend, opened.device):
             check_still_openable(opened)
+            network = network_for_lab(opened.cards)
             with served(opened.disks) as channels:
-                return backend.run_in_lab(arguments.words, len(arguments.guests) * memory >> 20, channels)
+                guest_mib = len(arguments.guests) * memory >> 20
+                return backend.run_in_lab(arguments.words, guest_mib, channels, network)
         from kvmhost.cli.boot import boot
 
         return boot(arguments, opened)

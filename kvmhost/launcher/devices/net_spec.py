@@ -13,8 +13,8 @@ from typing import Final
 
 from kvmhost.launcher.devices.net import Net
 from kvmhost.launcher.devices.net_error import NetError
-from kvmhost.launcher.devices.net_tap import TapLink, check_name, open_tap
-from kvmhost.launcher.devices.net_user import UserLink
+from kvmhost.launcher.devices.net_tap import TapLink, check_name, is_up, open_tap
+from kvmhost.launcher.devices.net_user import UserLink, find_passt
 
 MACHINE_ID: Final = Path("/etc/machine-id")
 USAGE: Final = "say --net user, or --net tap=NAME, and behind it perhaps ,mac=02:00:00:00:00:01"
@@ -60,12 +60,28 @@ class NetSpec:
         return cls(tap if equals else None, mac or default_mac(tap if equals else None, number))
 
     def open(self) -> NetSpec:
-        """With the TAP opened, if it is one; this is the step that may need root.  Raises NetError.
+        """With the TAP opened, if it is one; this is the step that may need root.
+
+        Raises NetError, also if the user network is not installed: better now than when a Guest runs.
 
         >>> NetSpec.parse("user").open().fd is None
         True
         """
-        return self if self.tap is None or self.fd is not None else replace(self, fd=open_tap(self.tap))
+        if self.tap is None:
+            find_passt()
+            return self
+        return self if self.fd is not None else replace(self, fd=open_tap(self.tap))
+
+    @property
+    def remark(self) -> str | None:
+        """What the person should know, though nothing is wrong.
+
+        >>> NetSpec.parse("tap=nowhere").remark
+        'the TAP nowhere is switched off: ip link set nowhere up'
+        """
+        if self.tap is None or is_up(self.tap):
+            return None
+        return f"the TAP {self.tap} is switched off: ip link set {self.tap} up"
 
     def card(self, say: Callable[[str], None] | None = None) -> Net:
         """The device, with its cable plugged in; it owns what is open from now on.  Raises NetError."""

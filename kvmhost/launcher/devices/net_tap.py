@@ -98,7 +98,7 @@ def open_tap(name: str) -> int:
     """
     check_name(name)
     try:
-        fd = os.open(CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = _open_device()
     except OSError as error:
         raise _cannot_open(name, error) from error
     try:
@@ -108,6 +108,10 @@ def open_tap(name: str) -> int:
         os.close(fd)
         raise _cannot_attach(name, error) from error
     return fd
+
+
+def _open_device() -> int:
+    return os.open(CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def is_up(name: str) -> bool:
