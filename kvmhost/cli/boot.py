@@ -31,6 +31,7 @@ from kvmhost.switcher.blobs import Blob
 if TYPE_CHECKING:
     from kvmhost.cli.opened import Opened
     from kvmhost.host.guest import Guest
+    from kvmhost.host.trace import TraceFile
 
 
 #: How long a Guest's last words may take after --timeout.
@@ -89,12 +90,13 @@ class Plan:
     arguments: argparse.Namespace
     opened: Opened
     blob: Blob
+    trace: TraceFile | None
 
 
-def boot(arguments: argparse.Namespace, opened: Opened) -> int:
+def boot(arguments: argparse.Namespace, opened: Opened, trace: TraceFile | None = None) -> int:
     """Run the Guests, one machine after the other, and print what came of them; the exit code."""
     blob = load(arguments.switcher, frame=arguments.frame, descriptors=arguments.descriptors)
-    plan = Plan(arguments, opened, blob)
+    plan = Plan(arguments, opened, blob, trace)
     shares = [arguments.guests] if arguments.share else [[name] for name in arguments.guests]
     runs: list[MachineRun] = []
     with Seat(with_input=not arguments.shell) as seat:
@@ -140,6 +142,8 @@ def run_machine(plan: Plan, names: list[str], seat: Seat, timeout: float | None)
             Machine(memory=arguments.memory, cpus=arguments.cpus, switcher=plan.blob, kvm=kvm, **options)
         )
         lives = fill(machine, plan, names, seat)
+        if arguments.stats or plan.trace is not None:
+            machine.watch(plan.trace)
         held_back = listen(lives, arguments.json, seat)
         seat.machine = machine
         held.callback(setattr, seat, "machine", None)

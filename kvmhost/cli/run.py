@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvmhost.cli import backend
+from kvmhost.cli import backend, trace
 from kvmhost.cli.failures import DONE, UsageError, say
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     output.add_argument(
         "--json", action="store_true", help="one JSON object on stdout, the Guests' words in it"
     )
+    output.add_argument(
+        "--trace", metavar="FILE", help="every trap and device event, as JSON that Perfetto opens"
+    )
     output.add_argument("--shell", action="store_true", help="a Python shell at a trap that nobody handles")
     parser.add_argument("--user", metavar="NAME", help="who to become when started as root")
     backend.add_option(parser)
@@ -99,12 +102,13 @@ def command(arguments: argparse.Namespace) -> int:
         if backend.goes_to_lab(arguments.backend, opened.device):
             check_still_openable(opened)
             network = network_for_lab(opened.cards)
-            with served(opened.disks) as channels:
+            with served(opened.disks) as disks, trace.served(arguments.trace) as traces:
                 guest_mib = len(arguments.guests) * memory >> 20
-                return backend.run_in_lab(arguments.words, guest_mib, channels, network)
+                return backend.run_in_lab(arguments.words, guest_mib, [*disks, *traces], network)
         from kvmhost.cli.boot import boot
 
-        return boot(arguments, opened)
+        with trace.traced(arguments.trace, len(opened.disks)) as traced:
+            return boot(arguments, opened, traced)
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -149,6 +149,7 @@ class Virtqueue:
         self.num = place.entries
         self.indirect = indirect
         self.stop = stop
+        self._watch = guest.watch
         self._limit = int(guest.state.limit_bytes)
         self._raise_interrupt = raise_interrupt
         self._check_place(place)
@@ -180,6 +181,8 @@ class Virtqueue:
             raise self._broken(f"offers {waiting} chains at once, and has {self.num} entries")
         head = self._u16[self._available + 2 + self._seen % self.num]
         self._seen = (self._seen + 1) & 0xFFFF
+        if self._watch is not None:
+            self._watch.event(f"{self.name} takes", head=head)
         return self._walk(head)
 
     def push(self, chain: Chain, written: int = 0) -> None:
@@ -189,11 +192,15 @@ class Virtqueue:
             _USED.pack_into(self._bytes, at, chain.head, written)
             self._done = (self._done + 1) & 0xFFFF
             self._u16[self._used // 2 + 1] = self._done
+        if self._watch is not None:
+            self._watch.event(f"{self.name} gives back", head=chain.head, written=written)
 
     def interrupt(self) -> None:
         """Tell the Guest what was pushed, unless it does not want to hear."""
         lib.kvmhost_fence()
         if not self._u16[self._available] & NO_INTERRUPT:
+            if self._watch is not None:
+                self._watch.event(f"{self.name} interrupts")
             self._raise_interrupt()
 
     # ---- what is in a request -------------------------------------------------------
@@ -242,6 +249,8 @@ class Virtqueue:
 
     def kick(self) -> None:
         """The Guest says that there is something.  From the vCPU's thread."""
+        if self._watch is not None:
+            self._watch.event(f"{self.name} is kicked")
         os.eventfd_write(self._kick, 1)
 
     # [D20]
