@@ -33,7 +33,7 @@ from kvmhost.kvm import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kvmhost.host.clock import Alarm, Clock
+    from kvmhost.host.clock import Clock
     from kvmhost.host.guest import Guest
 
 # Control registers of ring 0 (Intel SDM vol. 3, "Control Registers"; abi 1.3 says why each).
@@ -75,7 +75,7 @@ class Cpu:
         self.fpu_ordered: Guest | None = None
         self.settled: Guest | None = None  # the Guest that nothing has to be prepared for
         self.guest_changes = 0
-        self._again: Alarm | None = None
+        self._looks_again = False
         self.kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.vcpu: Vcpu = vm.create_vcpu(index)
         self.vcpu.set_cpuid(cpuid)
@@ -230,11 +230,13 @@ class Cpu:
 
     def look_again(self, seconds: float) -> None:
         """Ask for attention later: something is due that cannot be done now."""
-        if self._again is None:
-            self._again = self.clock.after(seconds, self._look)
+        # Noted before it is ordered: the alarm may ring before after() has returned.
+        if not self._looks_again:
+            self._looks_again = True
+            self.clock.after(seconds, self._look)
 
     def _look(self) -> None:
-        self._again = None
+        self._looks_again = False
         self.post(lib.ATTENTION_EVENT)
 
     def settle(self) -> None:
