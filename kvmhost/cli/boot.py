@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvmhost.cli import results
+from kvmhost.cli.advice import LastWords, advise
 from kvmhost.cli.failures import DONE, GUEST_FAILED, INTERRUPTED, UsageError, say
 from kvmhost.cli.seat import Seat
 from kvmhost.cli.voices import Lines
@@ -23,7 +24,6 @@ from kvmhost.host.errors import KvmhostError
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.host.statistics import Statistics
 from kvmhost.kvm import Kvm
-from kvmhost.launcher.hints import LAST_WORDS, hints
 from kvmhost.launcher.machine import Machine
 from kvmhost.switcher import load
 from kvmhost.switcher.blobs import Blob
@@ -43,22 +43,12 @@ class Life:
     """One Guest from its first word to its end; with --reboot, to the end of its last life."""
 
     name: str
+    image: str
     words: bytearray = field(default_factory=bytearray)
-    last_words: bytearray = field(default_factory=bytearray)
+    last_words: LastWords = field(default_factory=LastWords)
     outcome: Outcome | None = None
+    advice: str | None = None
     boots: int = 1
-
-    def remember(self, words: bytes) -> None:
-        """Keep the last of what it says, for advice."""
-        self.last_words += words
-        if len(self.last_words) > 2 * LAST_WORDS:
-            del self.last_words[:-LAST_WORDS]
-
-    def advice(self) -> tuple[str, ...]:
-        """What helps against the panic that ended it."""
-        if self.outcome is None or self.outcome.kind is not OutcomeKind.CRASHED:
-            return ()
-        return hints(self.outcome.reason, bytes(self.last_words))
 
 
 @dataclass(slots=True)
@@ -77,7 +67,7 @@ class MachineRun:
         """The same Guest, restarted."""
         life, next_life = self.lives[0], later.lives[0]
         life.words += next_life.words
-        life.last_words = next_life.last_words
+        life.advice = next_life.advice
         life.outcome = next_life.outcome
         life.boots += 1
         return MachineRun([life], self.statistics + later.statistics)
@@ -117,7 +107,7 @@ def tell(run: MachineRun) -> None:
     """How each Guest ended, on stderr."""
     for life in run.lives:
         if life.outcome is not None:
-            results.tell(life.name, life.outcome, life.advice())
+            results.tell(life.name, life.outcome, life.advice)
 
 
 def run_to_the_end(plan: Plan, names: list[str], seat: Seat) -> MachineRun:
@@ -154,7 +144,15 @@ def run_machine(plan: Plan, names: list[str], seat: Seat, timeout: float | None)
         for voice in held_back:
             voice.finish()
         for guest, outcome in outcomes.items():
-            lives[guest].outcome = outcome
+            life = lives[guest]
+            life.outcome = outcome
+            life.advice = advise(
+                outcome,
+                bytes(life.last_words),
+                plan.opened.images[life.image],
+                arguments.memory,
+                plan.opened.initrd,
+            )
         return MachineRun(list(lives.values()), machine.statistics())
 
 
@@ -163,7 +161,7 @@ def fill(machine: Machine, plan: Plan, names: list[str], seat: Seat) -> dict[Gue
     lives: dict[Guest, Life] = {}
     for name in names:
         for guest in load_guests(machine, plan, name, seat, first=not lives):
-            lives[guest] = Life(guest.name)
+            lives[guest] = Life(guest.name, name)
             if plan.arguments.shell:
                 from kvmhost.cli.shell import open_shell_for
 
@@ -195,7 +193,7 @@ def listen(lives: Mapping[Guest, Life], as_json: bool, seat: Seat) -> list[Lines
     """Let every Guest be heard; the voices that may hold something back are returned."""
     lines = []
     for guest, life in lives.items():
-        guest.console.append(life.remember)
+        guest.console.append(life.last_words)
         if as_json:
             guest.console.append(life.words.extend)
         elif len(lives) == 1:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INTERRUPTS = "interrupt"
 
 
-def tell(name: str, outcome: Outcome, advice: Sequence[str] = ()) -> None:
+def tell(name: str, outcome: Outcome, advice: str | None = None) -> None:
     """How a Guest ended, on stderr, with advice where there is some."""
     say(f"{name} {outcome.kind.value}" + (f": {plain(outcome.reason)}" if outcome.reason else ""))
     if outcome.kind is OutcomeKind.RESTARTED:
@@ -32,8 +32,8 @@ def tell(name: str, outcome: Outcome, advice: Sequence[str] = ()) -> None:
     if outcome.report:
         for line in outcome.report.split("\n"):
             print(f"  {plain(line)}", file=sys.stderr)
-    for sentence in advice:
-        print(f"  what to do: {plain(sentence)}", file=sys.stderr)
+    if advice:
+        print(f"  what to do: {plain(advice)}", file=sys.stderr)
 
 
 def plain(text: str) -> str:
@@ -142,7 +142,7 @@ def machine_as_dict(run: MachineRun) -> dict[str, Any]:
                 "outcome": life.outcome.kind.name.lower() if life.outcome else None,
                 "reason": life.outcome.reason if life.outcome else None,
                 "report": life.outcome.report if life.outcome else None,
-                "advice": list(life.advice()),
+                "advice": life.advice,
                 "boots": life.boots,
                 "words": life.words.decode("utf-8", "replace"),
             }

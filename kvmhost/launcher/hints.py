@@ -57,8 +57,8 @@ HINTS: Final = tuple(
         ),
         (
             rb'Cannot open root device "(?![<(]|")([^"]+)"',
-            "the kernel has no disk called {} with a file system it knows: check root= and --block (the first "
-            "disk is /dev/vda), and that CONFIG_VIRTIO_BLK and the file system are built in",
+            "the kernel has no disk called {} with a file system it knows: check root= and --block (the "
+            "first disk is /dev/vda), and that CONFIG_VIRTIO_BLK and the file system are built in",
         ),
         (
             rb"on unknown-block\(0,0\)",
@@ -67,8 +67,8 @@ HINTS: Final = tuple(
         ),
         (
             rb"Unable to mount root fs on (?!unknown-block\(0,0\))|No filesystem could mount root",
-            "the kernel could not mount its root: the disk or the initrd has no file system that is built into "
-            "it, or is damaged",
+            "the kernel could not mount its root: the disk or the initrd has no file system that is built "
+            "into it, or is damaged",
         ),
     )
 )
@@ -76,21 +76,18 @@ HINTS: Final = tuple(
 LAST_WORDS: Final = 8192
 
 
-def hints(reason: str, last_words: bytes) -> tuple[str, ...]:
-    """Advice for a Guest that crashed with `reason` after it printed `last_words`: the first two that fit.
+def hint(reason: str, last_words: bytes) -> str | None:
+    """Advice for a Guest that crashed with `reason` after it printed `last_words`: the first that fits.
 
-    >>> hints("VFS: Unable to mount root fs on unknown-block(0,0)", b"")[0][:49]
+    The table's order is that of causes: what went wrong first explains the rest.
+
+    >>> hint("VFS: Unable to mount root fs on unknown-block(0,0)", b"")[:49]
     'the kernel found no file system to start from: gi'
     """
     said = last_words[-LAST_WORDS:] + b"\n" + reason.encode("utf-8", "replace") + b"\n"
-    found = []
     for pattern, advice in HINTS:
         match = pattern.search(said)
-        if match is None:
-            continue
-        what = next((group for group in match.groups() if group), b"").decode("utf-8", "replace")
-        found.append(advice.format(what.strip()[:60]))
-        # What went wrong first explains the rest.
-        if len(found) == 2:
-            break
-    return tuple(found)
+        if match is not None:
+            what = next((group for group in match.groups() if group), b"").decode("utf-8", "replace")
+            return advice.format(what.strip()[:60])
+    return None

@@ -45,6 +45,14 @@ def remarks(image: Image, memory: int, command_line: str, initrd: bytes | None) 
     )
 
 
+def tight_memory(image: Image, memory: int, initrd: bytes | None) -> str | None:
+    """The remark, if there is one, that `memory` bytes may be too few for a kernel."""
+    if image.release is None:
+        return None
+    known = None if initrd is None else initrds.examine(initrd)
+    return next(_about_room(image, memory, known, len(initrd or b"")), None)
+
+
 def _about_the_kernel(image: Image, memory: int) -> Iterator[str]:
     if image.lguest is None:
         yield f"whether {image.name} was built as a Guest cannot be told: {image.format}"

@@ -6,51 +6,77 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from launcher.elf_files import Elf
 from launcher.kernels import EBX_INT, text, vmlinux
 
 from kvmhost.cli import boot, main, results
+from kvmhost.cli.advice import LastWords, advise
 from kvmhost.cli.failures import GUEST_FAILED, USAGE
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.launcher.hints import LAST_WORDS
+from kvmhost.launcher.images import OpenImage, open_image
 
 PANIC = "VFS: Unable to mount root fs on unknown-block(0,0)"
 
 
-def ended(kind: OutcomeKind, *words: bytes, reason: str = PANIC) -> boot.Life:
-    life = boot.Life("vmlinux", outcome=Outcome(kind, reason))
+def image(tmp_path: Path, data: bytes) -> OpenImage:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(data)
+    return open_image(path)
+
+
+def advice(
+    kind: OutcomeKind, opened: OpenImage, *words: bytes, reason: str = PANIC, memory: str = "17M"
+) -> str:
+    heard = LastWords()
     for piece in words:
-        life.remember(piece)
-    return life
+        heard(piece)
+    with opened:
+        return advise(Outcome(kind, reason), bytes(heard), opened, memory, None) or ""
 
 
-def test_a_panic_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    life = ended(OutcomeKind.CRASHED, b"compression method ", b"xz not configured\r\n")
-    boot.tell(cast(Any, SimpleNamespace(lives=[life])))
-    said = capsys.readouterr().err
-    assert "vmlinux crashed: VFS: Unable to mount root" in said
-    assert "what to do: this kernel cannot unpack an initrd packed with xz" in said
+def test_a_panic_is_explained(tmp_path: Path) -> None:
+    words = b"compression method ", b"xz not configured\r\n"
+    said = advice(OutcomeKind.CRASHED, image(tmp_path, b""), *words)
+    assert said.startswith("this kernel cannot unpack an initrd packed with xz")
 
 
-def test_other_ends_are_not() -> None:
+def test_a_silent_death_with_little_memory_is_guessed_at(tmp_path: Path) -> None:
+    kernel = vmlinux(text())
+    assert "try --memory" in advice(OutcomeKind.KILLED, image(tmp_path, kernel))
+    assert advice(OutcomeKind.KILLED, image(tmp_path, kernel), memory="64M") == ""
+    assert advice(OutcomeKind.KILLED, image(tmp_path, kernel), b"Linux version") == ""
+    assert advice(OutcomeKind.KILLED, image(tmp_path, Elf().bytes())) == ""
+    assert advice(OutcomeKind.KILLED, image(tmp_path, b"overwritten meanwhile")) == ""
+
+
+def test_other_ends_need_no_advice(tmp_path: Path) -> None:
     for kind in OutcomeKind:
-        if kind is not OutcomeKind.CRASHED:
-            assert ended(kind, b"No init found").advice() == ()
+        if kind not in (OutcomeKind.CRASHED, OutcomeKind.KILLED):
+            assert advice(kind, image(tmp_path, vmlinux(text())), b"No init found") == ""
 
 
-def test_only_the_last_words_are_kept() -> None:
-    life = ended(OutcomeKind.CRASHED, b"No init found\n", *[b"." * 100] * 500, reason="Fatal exception")
-    assert LAST_WORDS <= len(life.last_words) <= 2 * LAST_WORDS
-    assert life.advice() == ()
+def test_only_the_last_words_are_kept(tmp_path: Path) -> None:
+    heard = LastWords()
+    for piece in (b"No init found\n", *[b"." * 100] * 500):
+        heard(piece)
+    assert LAST_WORDS <= len(bytes(heard)) <= 2 * LAST_WORDS
+    assert b"init" not in bytes(heard)
 
 
-def test_advice_is_in_the_json() -> None:
+def test_advice_is_printed_and_in_the_json(capsys: pytest.CaptureFixture[str]) -> None:
+    life = boot.Life(
+        "vmlinux", "vmlinux", outcome=Outcome(OutcomeKind.CRASHED, PANIC), advice="do \x1b[2J this"
+    )
+    boot.tell(cast(Any, SimpleNamespace(lives=[life])))
+    assert "  what to do: do \\x1b[2J this\n" in capsys.readouterr().err
     statistics = SimpleNamespace(
         backend="", cpu="", kernel="", switches=0, runs=0, interrupts=0, traps={}, handled={}, times={},
         guest_changes=0, moves=0, kicks=0, signals=0, nmis=0,
     )  # fmt: skip
-    run = SimpleNamespace(lives=[ended(OutcomeKind.CRASHED)], statistics=statistics)
+    run = SimpleNamespace(lives=[life], statistics=statistics)
     (guest,) = json.loads(json.dumps(results.machine_as_dict(cast(Any, run))))["guests"]
-    assert "--initrd" in guest["advice"][0]
+    assert guest["advice"] == life.advice
 
 
 @pytest.fixture
@@ -78,9 +104,9 @@ def test_refused_before_anything_runs(
     data: bytes, words: list[str], code: int, said: str,
     tmp_path: Path, capsys: pytest.CaptureFixture[str], no_lab: None,
 ) -> None:  # fmt: skip
-    image = tmp_path / "vmlinux"
-    image.write_bytes(data)
-    assert main(["run", str(image), *words]) == code
+    path = tmp_path / "vmlinux"
+    path.write_bytes(data)
+    assert main(["run", str(path), *words]) == code
     assert said in capsys.readouterr().err
 
 
@@ -96,9 +122,9 @@ def test_refused_before_anything_runs(
 def test_remarked_on_and_run_all_the_same(
     words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_lab: None
 ) -> None:
-    image = tmp_path / "vmlinux"
-    image.write_bytes(vmlinux(text("3.2", EBX_INT)))
-    main(["run", str(image), *words])
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(text("3.2", EBX_INT)))
+    main(["run", str(path), *words])
     err = capsys.readouterr().err
     assert said in err
     assert "judged" in err

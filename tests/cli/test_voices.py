@@ -10,7 +10,7 @@ from kvmhost.cli import boot, voices
 
 
 def guests(count: int) -> dict:
-    return {Talker(): boot.Life(f"guest-{number}") for number in range(count)}
+    return {Talker(): boot.Life(f"guest-{number}", "guest") for number in range(count)}
 
 
 @pytest.fixture

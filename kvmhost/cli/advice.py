@@ -1,0 +1,54 @@
+"""What helps a person whose Guest died: its last words translated, or what can be guessed without.
+
+A kernel with too little memory dies before it can say a word; then what it needs is looked up in its image.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmhost.host.outcome import OutcomeKind
+from kvmhost.launcher.hints import LAST_WORDS, hint
+
+if TYPE_CHECKING:
+    from kvmhost.host.outcome import Outcome
+    from kvmhost.launcher.images import OpenImage
+
+
+class LastWords:
+    """The end of what a Guest says. Listens to its console."""
+
+    def __init__(self) -> None:
+        self._words = bytearray()
+
+    def __call__(self, words: bytes) -> None:
+        self._words += words
+        if len(self._words) > 2 * LAST_WORDS:
+            del self._words[:-LAST_WORDS]
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._words)
+
+
+def advise(
+    outcome: Outcome, last_words: bytes, image: OpenImage, memory: str, initrd: OpenImage | None
+) -> str | None:
+    """One sentence on a Guest that panicked, or was killed before it said anything; None if there is nothing.
+
+    `memory` is as it was typed. Files are read again; what cannot be read is not judged.
+    """
+    if outcome.kind is OutcomeKind.CRASHED:
+        return hint(outcome.reason, last_words)
+    if outcome.kind is not OutcomeKind.KILLED or last_words:
+        return None
+    from kvmhost.launcher.errors import ImageError
+    from kvmhost.launcher.images import parse
+    from kvmhost.launcher.memory import parse_memory
+    from kvmhost.launcher.remarks import tight_memory
+
+    try:
+        ramdisk = None if initrd is None else initrd.read()
+        remark = tight_memory(parse(image.read(), image.name), parse_memory(memory), ramdisk)
+    except ImageError:
+        return None
+    return f"it may have died of too little memory. {remark}" if remark else None
