@@ -160,16 +160,13 @@ class Net(Device):
         """One direction, to its end; when the link is lost what is sent is lost as well, and the Guest
         lives."""
         queue = wiring.queues[index]
-        try:
-            if not self._lost:
-                if index == RX:
-                    self._receive(queue, ORDINARY_FRAME if self._header == OLDEST_HEADER else LARGEST_FRAME)
-                else:
-                    self._send(queue, wiring.abi)
-        except LinkLost as lost:
-            self._lose(lost)
-        if self._lost and index == TX:
+        if index == TX:
             self._send(queue, wiring.abi)
+        elif not self._lost:
+            try:
+                self._receive(queue, ORDINARY_FRAME if self._header == OLDEST_HEADER else LARGEST_FRAME)
+            except LinkLost as lost:
+                self._lose(lost)
 
     def close(self) -> None:
         """Stop, and unplug."""
@@ -246,11 +243,14 @@ class Net(Device):
             queue.interrupt()
 
     def _send_one(self, queue: Virtqueue, chain: Chain) -> bool:
-        """False: the device is to stop."""
-        for step in (partial(self.link.send, queue, chain), self.link.flush):
-            while not step():
-                if not queue.wait_for(self.link.fd, select.POLLOUT):
-                    return False
+        """False: the device is to stop.  A frame that the link was lost with is lost as well."""
+        try:
+            for step in (partial(self.link.send, queue, chain), self.link.flush):
+                while not step():
+                    if not queue.wait_for(self.link.fd, select.POLLOUT):
+                        return False
+        except LinkLost as lost:
+            self._lose(lost)
         return True
 
     def _lose(self, lost: LinkLost) -> None:

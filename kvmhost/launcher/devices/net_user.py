@@ -225,10 +225,11 @@ class UserLink(Link):
                     raise LinkLost(self._last_words("passt does not answer"))
             self._frames.clear()
         except (LinkLost, OSError) as error:
+            cause = str(error) if isinstance(error, LinkLost) else self._last_words("passt does not answer")
             self.close()
             raise NetError(
                 "the user network does not work",
-                cause=str(error),
+                cause=cause,
                 next_step="see passt(1) for what its message means, or use --net tap=NAME",
             ) from error
 

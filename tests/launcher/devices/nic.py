@@ -27,7 +27,7 @@ class Nic:
     """A Guest of a release with a driver on a card that really runs, on threads of its own."""
 
     def __init__(self, memory: VmMemory, link: Link, release: str = "3.12", room: int = 1518) -> None:
-        self.guest = FakeGuest(memory, release)
+        self.guest = FakeGuest(memory, release, ram=4 << 20)
         self.said: list[str] = []
         self.device = Net(link, MAC, self.said.append)
         self.room = room
@@ -64,6 +64,8 @@ class Nic:
 
     def receive(self) -> tuple[bytes, bytes]:
         """The header and the frame in the oldest buffer."""
+        self.guest.until(lambda: self.rx.done() or bool(self.guest.ended))
+        assert self.rx.done(), self.guest.ended
         head, length = self.rx.take()
         assert length >= self.header, "a used length that has no room for the header"
         at = BUFFERS + 0x800 * head
@@ -85,6 +87,8 @@ class Nic:
 
     def sent(self) -> int:
         """Wait until the oldest frame came back; the used length."""
+        self.guest.until(lambda: self.tx.done() or bool(self.guest.ended))
+        assert self.tx.done(), self.guest.ended
         return self.tx.take()[1]
 
     def close(self) -> None:
