@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvmhost.cli import backend, trace
+from kvmhost.cli import backend
 from kvmhost.cli.failures import DONE, UsageError, say
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return list_guests()
     memory = check(arguments)
+    from kvmhost.cli import trace
     from kvmhost.cli.disks import served
     from kvmhost.cli.opened import check_still_openable, network_for_lab, open_all
 

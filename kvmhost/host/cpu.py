@@ -168,6 +168,7 @@ class Cpu:
         )
         self.guest = guest
         self.c.trapnum = guest.trapnum
+        self.c.eax = ffi.addressof(guest.frame.words, "eax")
         self.c.guest = guest.state
         self.c.roots = guest.block + lib.GUEST_PDPT_OFFSET
 

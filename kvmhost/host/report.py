@@ -1,8 +1,12 @@
-"""What is shown when a Guest dies: the trap, its registers, the instruction, and advice."""
+"""What is shown when a Guest dies: the trap, its registers, the instruction, those before it, and advice."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from kvmhost._native import lib
+from kvmhost.host.hypercalls import NAMES
+from kvmhost.host.traps import HAS_ERROR_CODE, Trap
 
 if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
@@ -41,6 +45,27 @@ def registers(guest: Guest) -> list[str]:
     return ["  ".join(f"{name:>7} {values[name]:08x}" for name in row) for row in _ROWS]
 
 
+def last_traps(guest: Guest) -> list[str]:
+    """What the shim noted of the last traps, oldest first, a line each; the last one is what ended it."""
+    state = guest.state
+    noted = state.traps_noted
+    numbers = range(max(0, noted - lib.TRAP_NOTES), noted)
+    return [trap_line(state.trap_notes[number % lib.TRAP_NOTES]) for number in numbers]
+
+
+def trap_line(note: Any) -> str:
+    """One trap: which, where, and what it was about."""
+    if note.trapnum == lib.HYPERCALL_VECTOR:
+        what = f"hypercall {NAMES.get(note.eax, note.eax)}"
+    else:
+        what = Trap(min(note.trapnum, lib.NO_TRAP)).name.lower().replace("_", " ")
+        if note.trapnum in HAS_ERROR_CODE:
+            what += f", error code {note.errcode:#x}"
+        if note.trapnum == Trap.PAGE_FAULT:
+            what += f", address {note.cr2:#010x}"
+    return f"  eip {note.eip:#010x} ring {note.cs & 3}  {what}"
+
+
 def guest_report(guest: Guest, reason: str, advice: str = "", extra: tuple[str, ...] = ()) -> str:
     """The whole report of a Guest's death, several lines."""
     lines = [f"Guest {guest.name}: {reason}", *extra, *registers(guest)]
@@ -49,6 +74,8 @@ def guest_report(guest: Guest, reason: str, advice: str = "", extra: tuple[str, 
         lines += disassemble(code, guest.frame.eip)
     else:
         lines.append(f"{guest.frame.eip:#010x}  (not mapped)")
+    if guest.state.traps_noted:
+        lines += ["The last traps, oldest first:", *last_traps(guest)]
     if advice:
         lines.append(f"What to do: {advice}")
     return "\n".join(lines)

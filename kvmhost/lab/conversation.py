@@ -25,9 +25,11 @@ from kvmhost.lab.streams import Streams
 START_SECONDS = 180.0
 # How long a command may take to end after Ctrl-C before the lab is switched off.
 GRACE_SECONDS = 5.0
-# Ctrl-C pressed this often within this time switches off a lab whose command ignores it.
+# Ctrl-C pressed this often within this time switches off a lab whose command ignores it; more often if the
+# command has its own way to be ended by keys, and then it gets the time to end.
 CTRL_C = 0x03
 CTRL_C_COUNT = 3
+CTRL_C_COUNT_OF_OTHERS = 10
 CTRL_C_SECONDS = 2.0
 
 
@@ -57,7 +59,10 @@ class Conversation:
         *,
         job: Job,
         timeout: float | None,
+        own_keys: bool = False,
     ) -> None:
+        self._own_keys = own_keys
+        self._raw: terminal.Raw | None = None
         self._ports = ports
         self._streams = streams
         self._timeout = timeout
@@ -101,18 +106,23 @@ class Conversation:
         """
         with ExitStack() as stack:
             told = stack.enter_context(signals.readable())
+            self._raw = stack.enter_context(terminal.Raw(self._streams.stdin))
             while not self._is_over():
                 events = wait(self._wishes(told), self._patience())
                 self._check_clock()
                 for number in self._read_signals(told, events):
                     self._obey_signal(number)
                 self._move(events)
-                if self._read_control(events) and self._keys is not None:
-                    stack.enter_context(terminal.raw(self._streams.stdin))
-                    self._keys.paused = False
+                if self._read_control(events):
+                    self._take_keys()
                 self._pass_on_end_of_stdin()
         assert self._exit is not None
         return self._exit[0]
+
+    def _take_keys(self) -> None:
+        """From now on every key goes inside, if there is a terminal and it is ours."""
+        if self._started and self._keys is not None and self._raw is not None:
+            self._keys.paused = not self._raw.take()
 
     def _last_words(self, patience: float = 0.0) -> str:
         """What the lab's kernel and QEMU itself printed last. A QEMU that has died closes
@@ -212,6 +222,13 @@ class Conversation:
         if number == signal.SIGWINCH:
             if self._keys is not None:
                 self._order("size {} {}".format(*terminal.size(self._streams.stdin)))
+        elif number == signal.SIGTSTP:
+            if self._raw is not None:
+                self._raw.give_back()
+            signals.stop_here()
+            self._take_keys()
+        elif number == signal.SIGCONT:
+            self._take_keys()
         elif number in signals.ENDING:
             if not self._started or self._kill_at is not None:
                 raise SwitchedOff(number)
@@ -224,5 +241,8 @@ class Conversation:
         for key in keys:
             self._ctrl_c = [*self._ctrl_c, now] if key == CTRL_C else []
         self._ctrl_c = [pressed for pressed in self._ctrl_c if now - pressed < CTRL_C_SECONDS]
-        if len(self._ctrl_c) >= CTRL_C_COUNT:
+        if not self._own_keys and len(self._ctrl_c) >= CTRL_C_COUNT:
             raise SwitchedOff(signal.SIGINT)
+        if len(self._ctrl_c) >= CTRL_C_COUNT_OF_OTHERS and self._kill_at is None:
+            self._last_signal = signal.SIGINT
+            self._kill_at = now + GRACE_SECONDS

@@ -14,11 +14,13 @@ from kvmhost.lab.tsc import tsc_khz
 QEMU = "qemu-system-x86_64"
 QEMU_PACKAGE = "qemu-system-x86"
 
+# How those inside know where they are: a variable of the environment could be anybody's.
+LAB_MARK = "kvmhost.lab=1"
 # Saves a second of start: no timer calibration, no self-tests, no read-only text. panic=-1
 # restarts at once, which -no-reboot turns into QEMU's end.
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet mitigations=off panic=-1 tsc=reliable no_timer_check"
-    " cryptomgr.notests rodata=off audit=0"
+    f" cryptomgr.notests rodata=off audit=0 {LAB_MARK}"
 )
 
 

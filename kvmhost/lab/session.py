@@ -49,6 +49,7 @@ def run(
     network: bool = False,
     streams: Streams | None = None,
     channels: Sequence[int] = (),
+    own_keys: bool = False,
 ) -> int:
     """Runs a command in the lab and returns its exit code.
 
@@ -61,7 +62,9 @@ def run(
     seconds) included. `memory` is the lab's, "512M" or "2G"; `cpus` how many CPUs it has. With
     `network` it reaches whatever this machine reaches, and this machine itself at 10.0.2.2.
     `channels` are connected stream sockets (descriptors, which stay the caller's): the command
-    finds the other end of the n-th by `open_channel(n)`.
+    finds the other end of the n-th by `open_channel(n)`. On a terminal, three times Ctrl-C in a
+    row switches the lab off; not with `own_keys`, which promises that the command itself
+    understands keys that end it.
 
     Exit codes are as a shell gives them: 127 when the command is not found, 126 when it is
     not executable, 128 and the signal's number when a signal ended it, or ended the lab:
@@ -105,6 +108,7 @@ def run(
             memory=checked_memory(memory),
             cpus=checked_cpus(cpus),
             network=network,
+            own_keys=own_keys,
         )
 
 
@@ -117,6 +121,7 @@ def _run_job(
     memory: str,
     cpus: int,
     network: bool,
+    own_keys: bool,
 ) -> int:
     program = qemu.find_qemu()
     if program is None:
@@ -161,6 +166,7 @@ def _run_job(
             streams,
             job=job,
             timeout=timeout,
+            own_keys=own_keys,
         )
         try:
             return conversation.hold()

@@ -3,6 +3,7 @@ exception somewhere in the plumbing: they arrive as bytes on a descriptor, besid
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# These end the lab; a change of the window's size does not.
+# These end the lab; a change of the window's size does not, nor being stopped and going on.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OTHERS = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
 
 def _told_by_wakeup_fd(number: int, frame: FrameType | None) -> None:
@@ -37,7 +39,7 @@ def readable() -> Iterator[socket.socket]:
         if threading.current_thread() is not threading.main_thread():
             yield ours
             return
-        caught = [n for n in (*ENDING, signal.SIGWINCH) if signal.getsignal(n) is not signal.SIG_IGN]
+        caught = [n for n in (*ENDING, *OTHERS) if signal.getsignal(n) is not signal.SIG_IGN]
         before = {number: signal.signal(number, _told_by_wakeup_fd) for number in caught}
         wakeup = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         try:
@@ -46,3 +48,12 @@ def readable() -> Iterator[socket.socket]:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def stop_here() -> None:
+    """What SIGTSTP does to everybody; returns when the process goes on. For the main thread."""
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    try:
+        os.kill(os.getpid(), signal.SIGTSTP)
+    finally:
+        signal.signal(signal.SIGTSTP, handler)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import termios
 import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from typing import Any, Self
 
 
 def is_ours(fd: int) -> bool:
@@ -33,12 +33,33 @@ def size(fd: int) -> tuple[int, int]:
     return rows or 24, columns or 80
 
 
-@contextmanager
-def raw(fd: int) -> Iterator[None]:
-    """Passes every key through unchanged for as long as the block runs."""
-    before = termios.tcgetattr(fd)
-    tty.setraw(fd, termios.TCSADRAIN)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+class Raw:
+    """Passes every key through unchanged, from take() on; at the end of the `with`, as it was found.
+
+    give_back() and take() again when the process is stopped and goes on: a background job may not touch the
+    terminal, and must not leave it raw to whoever sits there.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._found: list[Any] | None = None
+
+    def take(self) -> bool:
+        """Make it raw if it is ours; returns whether it is."""
+        if self._found is None and is_ours(self._fd):
+            self._found = termios.tcgetattr(self._fd)
+            tty.setraw(self._fd, termios.TCSADRAIN)
+        return self._found is not None
+
+    def give_back(self) -> None:
+        """As it was found."""
+        found, self._found = self._found, None
+        if found is not None:
+            with suppress(termios.error):  # hung up: there is nothing left to give back
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.give_back()

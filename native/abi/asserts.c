@@ -61,6 +61,7 @@ AT(kvmhost_guest, pool_next, 96);
 AT(kvmhost_guest, idt, 112);
 AT(kvmhost_guest, gdt, 2160);
 AT(kvmhost_guest, fxsave, GUEST_FXSAVE_OFFSET);
+AT(kvmhost_guest, trap_notes, GUEST_FXSAVE_OFFSET + 516);
 _Static_assert(GUEST_FXSAVE_OFFSET % 16 == 0, "FXSAVE needs 16-byte alignment");
 _Static_assert(sizeof(struct kvmhost_guest) <= PAGE_BYTES, "a Guest's state is one page");
 

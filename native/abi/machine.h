@@ -207,6 +207,17 @@ struct kvmhost_state_6 {
 #define CHANGED_GDT_TLS 4
 #define CHANGED_ALL 3
 
+/* What a Guest did last, for the report of its death. */
+#define TRAP_NOTES 16
+struct kvmhost_trap_note {
+	uint32_t trapnum;
+	uint32_t errcode;
+	uint32_t eip;
+	uint32_t cs;
+	uint32_t eax; /* of a hypercall, its number */
+	uint32_t cr2; /* of a page fault, where */
+};
+
 struct kvmhost_guest {
 	uint32_t mem_base; /* VM-physical address of Guest-physical 0 */
 	uint32_t mem_bytes; /* Guest RAM */
@@ -236,6 +247,8 @@ struct kvmhost_guest {
 	uint32_t idt[512]; /* the Guest's gates, already checked: low, high */
 	uint32_t gdt[64]; /* the Guest's descriptors, already fixed up */
 	uint8_t fxsave[512];
+	uint32_t traps_noted; /* how many so far; the last TRAP_NOTES of them are in trap_notes */
+	struct kvmhost_trap_note trap_notes[TRAP_NOTES]; /* number n is at n modulo TRAP_NOTES */
 };
 
 #define GUEST_FXSAVE_OFFSET 0x970

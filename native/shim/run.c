@@ -181,6 +181,25 @@ static int run_to_door(struct kvmhost_cpu *cpu)
 	return left;
 }
 
+/*
+ * Behind trapnum the CPU's own words follow in every layout: error code, EIP, CS.
+ */
+static void note_trap(struct kvmhost_cpu *cpu)
+{
+	struct kvmhost_guest *guest = cpu->guest;
+	struct kvmhost_trap_note *note;
+
+	if (!guest)
+		return;
+	note = &guest->trap_notes[guest->traps_noted++ % TRAP_NOTES];
+	note->trapnum = cpu->trapnum[0];
+	note->errcode = cpu->trapnum[1];
+	note->eip = cpu->trapnum[2];
+	note->cs = cpu->trapnum[3] & 0xFFFF;
+	note->eax = *cpu->eax;
+	note->cr2 = cpu->mailbox->cr2;
+}
+
 /* An interrupt for the Host.  Its handler in the VM has acknowledged it. */
 static int is_interrupt(uint32_t trapnum)
 {
@@ -238,8 +257,10 @@ int kvmhost_enter(struct kvmhost_cpu *cpu)
 		trapnum = *cpu->trapnum;
 		cpu->switches++;
 		cpu->traps[trapnum <= NO_TRAP ? trapnum : NO_TRAP]++;
-		if (!is_interrupt(trapnum))
+		if (!is_interrupt(trapnum)) {
+			note_trap(cpu);
 			break;
+		}
 		if (__atomic_load_n(&mailbox->attention, __ATOMIC_SEQ_CST)) {
 			left = LEFT_ATTENTION;
 			break;

@@ -24,6 +24,7 @@ struct kvmhost_cpu {
 	void *run; /* struct kvm_run * */
 	struct kvmhost_mailbox *mailbox;
 	volatile uint32_t *trapnum; /* in the frame of the Guest on this vCPU */
+	volatile uint32_t *eax; /* in the same frame */
 	struct kvmhost_guest *guest; /* that Guest, or NULL */
 	struct kvmhost_tss *tss; /* in this vCPU's state page */
 	uint32_t roots; /* VM-physical address of the Guest's shadow roots */

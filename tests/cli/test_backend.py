@@ -17,8 +17,10 @@ import pytest
 from cli.elves import elf
 
 import kvmhost.cli
+import kvmhost.cli.backend
 import kvmhost.doctor
 import kvmhost.lab
+import kvmhost.lab.qemu
 from kvmhost.cli import main
 from kvmhost.cli.failures import DONE, HOST_CANNOT
 from kvmhost.cli.opened import Opened
@@ -57,7 +59,7 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
     booted: list[int | None] = []
 
-    def boot_nothing(arguments: object, opened: Opened) -> int:
+    def boot_nothing(arguments: object, opened: Opened, trace: object = None) -> int:
         booted.append(opened.device)
         return DONE
 
@@ -131,13 +133,37 @@ def test_inside_the_lab_nobody_goes_to_the_lab(
     labs: list[list[str]],
     boots: list[int | None],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     say(BAD, monkeypatch)
     monkeypatch.setenv("KVMHOST_IN_LAB", "1")
+    kernels(f"quiet {kvmhost.lab.qemu.LAB_MARK}", tmp_path, monkeypatch)
     assert main(["run", image, "--backend", backend]) == DONE
     assert (len(boots), labs) == (1, [])
     assert capfd.readouterr().err == ""
+
+
+def test_a_variable_alone_does_not_make_a_lab(
+    image: str,
+    labs: list[list[str]],
+    boots: list[int | None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Believed, it would keep a kvmhost that sudo started root."""
+    say(BAD, monkeypatch)
+    monkeypatch.setenv("KVMHOST_IN_LAB", "1")
+    kernels("quiet", tmp_path, monkeypatch)
+    assert main(["run", image]) == 42
+    assert (boots, len(labs)) == ([], 1)
+    assert "KVMHOST_IN_LAB" not in os.environ
+
+
+def kernels(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the kernel was started with this line."""
+    (folder / "cmdline").write_text(f"{line}\n")
+    monkeypatch.setattr(kvmhost.cli.backend, "KERNEL_COMMAND_LINE", folder / "cmdline")
 
 
 def test_lab_run_passes_the_command_and_its_exit_code_through(labs: list[list[str]]) -> None:

@@ -2,55 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
 import signal
-import struct
-import termios
 
-from lab.labs import PATIENCE, lab_line
-
-
-class Terminal:
-    """A terminal of the test's own, with one program on it that it controls."""
-
-    def __init__(self, line: list[str], rows: int, columns: int) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.execv(line[0], line)
-        self.shown = b""
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.fd, keys)
-
-    def read(self) -> bytes:
-        """What is shown next; raises OSError when the program has ended."""
-        assert select.select([self.fd], [], [], PATIENCE)[0], f"nothing was shown after {self.shown!r}"
-        return os.read(self.fd, 4096)
-
-    def wait_for(self, text: bytes) -> None:
-        """Returns when the text has been shown behind what was waited for before."""
-        while text not in self.shown:
-            self.shown += self.read()
-        self.shown = self.shown.partition(text)[2]
-
-    def rest(self) -> bytes:
-        """All that is shown until the program has ended."""
-        while True:
-            try:
-                self.shown += self.read()
-            except OSError:
-                return self.shown
-
-    def exit_code(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
+from lab.labs import lab_line
+from terminals import Terminal
 
 # Waits for signals awake: a shell that is told while it goes to sleep hears of it on waking.
 SCRIPT = """
