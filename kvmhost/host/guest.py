@@ -18,7 +18,7 @@ from kvmhost._native import ffi, lib
 from kvmhost.host import boot_tables, segments
 from kvmhost.host.abi import DEFAULT, Abi
 from kvmhost.host.cpuid import Registers
-from kvmhost.host.errors import CLOSED, GuestBroke, KvmhostError
+from kvmhost.host.errors import CLOSED, GuestBroke, HookError, KvmhostError
 from kvmhost.host.interrupts import sanitise
 from kvmhost.host.memory import VmMemory
 from kvmhost.host.outcome import Outcome, OutcomeKind
@@ -264,9 +264,21 @@ class Guest:
         self.machine.wake(self)
 
     def write_console(self, text: bytes) -> None:
-        """The Guest said something."""
+        """The Guest said something.  From any thread.
+
+        Raises HookError for a listener that raised, but lets an OSError through: its output is full or gone.
+        """
         for listener in self.console:
-            listener(text)
+            try:
+                listener(text)
+            except (OSError, KvmhostError):
+                raise
+            except Exception as error:
+                raise HookError(
+                    f"a listener on the console of {self.name} raised {type(error).__name__}",
+                    cause=str(error),
+                    next_step="mend what was appended to guest.console",
+                ) from error
 
     def set_clock(self, nanoseconds: int) -> None:
         """SET_CLOCKEVENT: interrupt 0 in so many nanoseconds; 0 cancels; a new call replaces."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from kvmhost._native import ffi, lib
 from kvmhost.host import lguest_data, segments
 from kvmhost.host.abi import ABIS
-from kvmhost.host.errors import GuestBroke
+from kvmhost.host.errors import GuestBroke, HookError
 from kvmhost.host.outcome import OutcomeKind
 
 if TYPE_CHECKING:
@@ -116,11 +116,6 @@ def _init(guest: Guest, *_: int) -> None:
     state = guest.state
     data = lguest_data.recognise(guest)
     words = data.words
-    if words.kernel_address >= lib.SWITCHER_BASE:
-        raise GuestBroke(
-            f"kernel_address {words.kernel_address:#010x}",
-            f"it must lie below the Switcher, {lib.SWITCHER_BASE:#010x}",
-        )
     state.kernel_address = words.kernel_address
     state.data = data.address
     state.noirq_start, state.noirq_end = data.no_irq_window
@@ -222,7 +217,11 @@ def _notify(guest: Guest, address: int, *_: int) -> int | None:
     if guest.bus is not None and guest.bus.notify(address):
         return None
     text = guest.read_physical_until_nul(address, NOTIFY_TEXT_BYTES)
-    guest.write_console(text)
+    try:
+        guest.write_console(text)
+    except HookError as error:
+        guest.end(OutcomeKind.KILLED, error.message)
+        raise
     return len(text)
 
 

@@ -23,7 +23,8 @@ from kvmhost.host.memory import VmMemory
 if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
 
-# A kernel_address is a PAGE_OFFSET: never zero, and a multiple of 16 MiB in every split there is.
+# A kernel_address is a PAGE_OFFSET: never zero, and a multiple of 16 MiB in every split there is.  The
+# Switcher's own 4 MiB hold no such address.
 _ROUND: Final = 0x00FFFFFF
 _RING_FREE: Final = bytes([lib.LHCALL_RING_FREE]) * lib.LHCALL_RING_SIZE
 

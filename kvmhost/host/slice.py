@@ -163,7 +163,7 @@ def _ask_handlers(trap: GuestTrap) -> None:
     trap.waiting = list(guest.hooks[trap.vector])
     try:
         trap.default()
-    except GuestBroke:
+    except (GuestBroke, HookError):
         raise
     except Exception as error:
         text = guest_report(guest, f"a handler of {trap.kind.name} raised {error!r}")

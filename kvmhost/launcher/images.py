@@ -149,6 +149,10 @@ def adopt(
         return OpenImage(source.name, os.dup(source.fileno()))
     if isinstance(source, str | os.PathLike):
         return open_named(source)
+    if not hasattr(source, "fileno"):
+        raise ImageError(
+            f"{source!r:.40} names no image", "give a path, a shipped Guest's name or an open file"
+        )
     return OpenImage(str(getattr(source, "name", "the image")), os.dup(source.fileno()))
 
 

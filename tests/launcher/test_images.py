@@ -170,3 +170,9 @@ def test_copies_of_the_pair_are_numbered_by_its_note() -> None:
     with open_image("pair") as file:
         image = images.parse(file.read(), "pair")
     assert list(image.own_notes(1)) == [struct.pack("<I", 2)]
+
+
+@pytest.mark.parametrize("nothing", [None, 7, object()])
+def test_what_names_no_image_is_told_so(nothing: object) -> None:
+    with pytest.raises(ImageError, match="names no image"):
+        images.adopt(nothing)  # type: ignore[arg-type]
