@@ -123,8 +123,8 @@ class FileDisk(OpenDisk):
 
     def read(self, areas: Areas, at: int) -> None:
         """See OpenDisk.  A file that has become shorter meanwhile gives EIO."""
-        check_range(self.size, areas, at)
-        for rest, there in _steps(areas, at):
+        end = check_range(self.size, areas, at)
+        for rest, there in _steps(areas, at, end):
             rest.done = os.preadv(self._fd, rest.areas, there)
             if rest.done == 0:
                 raise OSError(errno.EIO, "the file has become shorter")
@@ -137,7 +137,7 @@ class FileDisk(OpenDisk):
         if self._regular and os.fstat(self._fd).st_size < end:
             raise OSError(errno.EIO, "the file has become shorter")
         self._dirty = True
-        for rest, there in _steps(areas, at):
+        for rest, there in _steps(areas, at, end):
             rest.done = os.pwritev(self._fd, rest.areas, there)
             if rest.done == 0:
                 raise OSError(errno.EIO, "nothing could be written")
@@ -186,19 +186,20 @@ class _Rest:
         self.done = 0
 
 
-def _steps(areas: Areas, at: int) -> Iterator[tuple[_Rest, int]]:
+def _steps(areas: Areas, at: int, end: int) -> Iterator[tuple[_Rest, int]]:
     """A transfer as calls that the kernel takes, each going on where the last one stopped."""
     rest = _Rest()
-    todo = [area for area in areas if len(area)]
-    while todo:
+    todo = areas
+    while at < end:
         rest.areas = todo[:MOST_AREAS]
         yield rest, at
         at += rest.done
-        todo = _behind(todo, rest.done)
+        if at < end:
+            todo = _behind(todo, rest.done)
 
 
-def _behind(areas: list[memoryview], count: int) -> list[memoryview]:
-    """The areas without their first `count` bytes."""
+def _behind(areas: Areas, count: int) -> Areas:
+    """The areas without their first `count` bytes, of which they have more."""
     for index, area in enumerate(areas):
         if count < len(area):
             return [area[count:], *areas[index + 1 :]]

@@ -38,6 +38,7 @@ class FakeGuest:
         )
         self.ram = Ram(memory, BASE, self.state.limit_bytes)
         self.bus: Any = None
+        self.watch = None
         self.outcome = None
         self.irqs: list[int] = []
         self.said: list[bytes] = []
