@@ -26,6 +26,12 @@ const char *check_interrupts(void);
 const char *check_window(void);
 const char *check_sleep(void);
 
+/* Only when the command line has their word, for they need a device. */
+const char *check_console(void);
+const char *check_block(void);
+const char *check_rng(void);
+const char *check_net(void);
+
 /* ---- helped by ------------------------------------------------------------ */
 
 /* The compiler is not to think that nothing can be at 0. */

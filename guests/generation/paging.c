@@ -5,7 +5,6 @@
 
 #define MARK_A 0xAAAA0001
 #define MARK_B 0xBBBB0002
-#define PTE_PCD 0x010
 
 struct tables swapper;
 

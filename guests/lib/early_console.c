@@ -20,7 +20,7 @@ void early_console(const char *text)
 
 #else
 
-#define CONSOLE_SLOT 1
+#define CONSOLE_SLOT 1 /* always: nobody has looked for it yet */
 #define EMERGENCY_OFFSET 8
 #define EMERGENCY_END 12
 
@@ -35,15 +35,15 @@ static void seek(void)
 	uint32_t device;
 
 	console.sought = true;
-	if (pci_read32(CONSOLE_SLOT, PCI_ID) != PCI_ID_CONSOLE)
+	if (pci_read32(CONSOLE_SLOT, PCI_ID) != PCI_ID_VIRTIO(VIRTIO_CONSOLE))
 		return;
-	device = pci_virtio_capability(CONSOLE_SLOT, VIRTIO_CAP_DEVICE);
-	if (!device || pci_read8(CONSOLE_SLOT, device + VIRTIO_CAP_BAR) != 0)
+	device = pci_capability(CONSOLE_SLOT, PCI_CAP_DEVICE);
+	if (!device || pci_read8(CONSOLE_SLOT, device + PCI_CAP_BAR) != 0)
 		return;
-	if (pci_read32(CONSOLE_SLOT, device + VIRTIO_CAP_LENGTH) < EMERGENCY_END)
+	if (pci_read32(CONSOLE_SLOT, device + PCI_CAP_LENGTH) < EMERGENCY_END)
 		return;
-	console.offset = pci_read32(CONSOLE_SLOT, device + VIRTIO_CAP_OFFSET) + EMERGENCY_OFFSET;
-	console.window = pci_virtio_capability(CONSOLE_SLOT, VIRTIO_CAP_WINDOW);
+	console.offset = pci_read32(CONSOLE_SLOT, device + PCI_CAP_OFFSET) + EMERGENCY_OFFSET;
+	console.window = pci_capability(CONSOLE_SLOT, PCI_CAP_ACCESS);
 }
 
 void early_console(const char *text)
@@ -53,10 +53,10 @@ void early_console(const char *text)
 	if (!console.window)
 		return;
 	for (; *text; text++) {
-		pci_write8(CONSOLE_SLOT, console.window + VIRTIO_CAP_BAR, 0);
-		pci_write32(CONSOLE_SLOT, console.window + VIRTIO_CAP_LENGTH, 4);
-		pci_write32(CONSOLE_SLOT, console.window + VIRTIO_CAP_OFFSET, console.offset);
-		pci_write32(CONSOLE_SLOT, console.window + VIRTIO_CAP_DATA, (uint32_t)*text);
+		pci_write8(CONSOLE_SLOT, console.window + PCI_ACCESS_BAR, 0);
+		pci_write32(CONSOLE_SLOT, console.window + PCI_ACCESS_LENGTH, 4);
+		pci_write32(CONSOLE_SLOT, console.window + PCI_ACCESS_OFFSET, console.offset);
+		pci_write32(CONSOLE_SLOT, console.window + PCI_ACCESS_DATA, (uint32_t)*text);
 	}
 }
 

@@ -96,6 +96,9 @@ __attribute__((format(printf, 1, 2))) const char *because(const char *format, ..
 /* %u %x %c %s %%, with a width and zeros as in %08x. */
 __attribute__((format(printf, 1, 2))) void print(const char *format, ...);
 
+/* From now on whole texts go to SPEAKER instead of the early console. */
+void print_through(void (*speaker)(const char *text));
+
 /* ---- what the Launcher left in memory ------------------------------------ */
 
 const char *command_line(void);
@@ -193,6 +196,7 @@ static inline uint32_t pair_number(uint32_t pair)
 #define PTE_P 0x001
 #define PTE_RW 0x002
 #define PTE_USER 0x004
+#define PTE_PCD 0x010
 #define PTE_A 0x020
 #define PTE_D 0x040
 #define PDE_FLAGS 0x067
@@ -211,6 +215,8 @@ uint32_t tables_entry(const struct tables *tables, uint32_t linear);
 void tables_ram(const struct tables *tables, uint32_t bytes);
 void tables_use(const struct tables *tables);
 void tables_flush(void);
+/* Shows device memory, or rings above RAM, in the tables in use. */
+volatile void *device_memory(uint32_t physical, uint32_t bytes);
 /* tables_map() and the hypercall that tells the Host about it. */
 void tables_set(const struct tables *tables, uint32_t linear, uint32_t physical, uint32_t flags);
 

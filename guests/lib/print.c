@@ -1,8 +1,8 @@
 /*
  * Words, from a format.
  *
- * They go out in pieces, as large as the early console of lguest's own kernels took them:
- * whoever serves those serves us.
+ * Until there is a console with a driver they go out in pieces, as large as the early
+ * console of lguest's own kernels took them: whoever serves those serves us.
  */
 #include "guest.h"
 
@@ -82,15 +82,17 @@ void format_text(char *buffer, size_t size, const char *format, va_list args)
 	*out.at = 0;
 }
 
-void print(const char *format, ...)
-{
-	char line[LINE], chunk[EARLY_CHUNK + 1];
-	const char *at = line;
-	va_list args;
+static void (*speak)(const char *text);
 
-	va_start(args, format);
-	format_text(line, sizeof(line), format, args);
-	va_end(args);
+void print_through(void (*speaker)(const char *text))
+{
+	speak = speaker;
+}
+
+static void speak_early(const char *at)
+{
+	char chunk[EARLY_CHUNK + 1];
+
 	while (*at) {
 		unsigned int n = 0;
 
@@ -99,4 +101,18 @@ void print(const char *format, ...)
 		chunk[n] = 0;
 		early_console(chunk);
 	}
+}
+
+void print(const char *format, ...)
+{
+	char line[LINE];
+	va_list args;
+
+	va_start(args, format);
+	format_text(line, sizeof(line), format, args);
+	va_end(args);
+	if (speak)
+		speak(line);
+	else
+		speak_early(line);
 }

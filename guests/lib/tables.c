@@ -11,6 +11,12 @@
 #define PAE_MIDDLE_SHIFT 21
 #define TWO_LEVEL_SHIFT 22
 
+/* Far from everything else that anybody maps. */
+#define DEVICE_WINDOW 0xF8000000
+
+static struct tables current;
+static uint32_t next_device = DEVICE_WINDOW;
+
 struct tables tables_create(bool pae)
 {
 	return (struct tables){page_alloc(), pae};
@@ -67,10 +73,24 @@ void tables_map_user(const struct tables *tables)
 
 void tables_use(const struct tables *tables)
 {
+	current = *tables;
 	hypercall(LHCALL_NEW_PGTABLE, tables->root, 0, 0, 0);
 }
 
 void tables_flush(void)
 {
 	hypercall(LHCALL_FLUSH_TLB, 1, 0, 0, 0);
+}
+
+/* As ioremap does, which left caching alone in 2.6.24. */
+volatile void *device_memory(uint32_t physical, uint32_t bytes)
+{
+	uint32_t flags = PTE_P | PTE_RW | PTE_A | PTE_D | (GENERATION > KERNEL(2, 6, 24) ? PTE_PCD : 0);
+	uint32_t first = physical & ~(PAGE_BYTES - 1), linear = next_device;
+
+	for (uint32_t page = first; page < physical + bytes; page += PAGE_BYTES) {
+		tables_set(&current, next_device, page, flags);
+		next_device += PAGE_BYTES;
+	}
+	return (volatile void *)(linear + physical - first);
 }
