@@ -104,7 +104,7 @@ class Slot:
                 self._queues = self._wire(accepted, lines)
             except GuestBroke:
                 raise
-            except Exception as error:
+            except (OSError, RuntimeError) as error:
                 raise GuestBroke(
                     f"its {self.device.label} cannot start: {error}",
                     "look for what this process has too many of: threads, open files",
