@@ -39,7 +39,8 @@ def driver_options(abi: Abi) -> tuple[str, ...]:
     >>> driver_options(ABIS[-1])[-1]
     'VIRTIO_PCI'
     """
-    return tuple(option for name, (_, option) in DRIVERS.items() if abi.bus is BusKind.PCI or name != "pci")
+    absent = {BusKind.TLV: ("pci", "rng"), BusKind.DESCRIPTORS: ("pci",), BusKind.PCI: ()}[abi.bus]
+    return tuple(option for name, (_, option) in DRIVERS.items() if name not in absent)
 
 
 def missing_options(image: Image) -> tuple[str, ...]:
