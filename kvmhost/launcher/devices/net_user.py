@@ -3,7 +3,8 @@ machine.
 
 Frames go to it and come from it over a UNIX stream socket, each behind its length.  It answers ARP and DHCP
 itself, and turns each connection of the Guest's into a socket of its own, as if a program of that user had
-made it.  There is nobody to leave a checksum to, so none is offered.
+made it; so a ping passes only where the sysctl net.ipv4.ping_group_range lets programs ping.  There is
+nobody to leave a checksum to, so none is offered.
 
 It lives exactly as long as the socket: it ends when our end closes, however that comes about, also when we
 are killed.  When it ends first, what it said last is part of what we say.
