@@ -33,7 +33,7 @@ class Equipment:
     """
 
     console: Console | None = None
-    block: Sequence[str | Disk | OpenDisk] = ()
+    block: Sequence[str | os.PathLike[str] | Disk | OpenDisk] = ()
     net: Sequence[str | NetSpec] = ()
     rng: bool = False
 
@@ -47,6 +47,7 @@ class Equipment:
             console.output = guest.write_console
         devices: list[Device] = []
         with ExitStack() as undo:
+            undo.callback(console.close)
             undo.callback(_close_all, devices)
             if self.block:
                 _add_disks(devices, self.block, held)
@@ -61,17 +62,21 @@ class Equipment:
             undo.pop_all()
 
 
-def _add_disks(devices: list[Device], wanted: Sequence[str | Disk | OpenDisk], held: ExitStack) -> None:
+def _add_disks(
+    devices: list[Device], wanted: Sequence[str | os.PathLike[str] | Disk | OpenDisk], held: ExitStack
+) -> None:
     from kvmhost.launcher.devices.block import BlockDevice
     from kvmhost.launcher.devices.claim import Disk
-    from kvmhost.launcher.devices.disk import FileDisk, OpenDisk
+    from kvmhost.launcher.devices.disk import FileDisk
 
     for disk in wanted:
-        named = Disk.parse(disk) if isinstance(disk, str) else disk
-        if isinstance(named, OpenDisk):
-            devices.append(BlockDevice(named))
-        else:
-            devices.append(BlockDevice(held.enter_context(FileDisk.open(named))))
+        if isinstance(disk, str):
+            disk = Disk.parse(disk)
+        elif isinstance(disk, os.PathLike):
+            disk = Disk(disk)
+        if isinstance(disk, Disk):
+            disk = held.enter_context(FileDisk.open(disk))
+        devices.append(BlockDevice(disk))
 
 
 def _add_cards(devices: list[Device], wanted: Sequence[str | NetSpec]) -> None:

@@ -70,7 +70,9 @@ static int try_give(int port, const struct job *job)
 	return 0;
 }
 
-/* The command opens these itself (kvmhost/lab/channel.py), and waits for the other end itself. */
+/* [L45] What the one outside serves to the one inside, a disk for example, comes through
+ * ports too.  The command opens those itself (kvmhost/lab/channel.py): they only have to be
+ * there, and the user's. */
 void channels_give(const struct job *job)
 {
 	for (int port = PORT_CHANNELS; port < PORT_CHANNELS + job->channel_count; port++) {

@@ -87,7 +87,7 @@ class BlockDevice(Device):
         queue = wiring.queues[index]
         requests = Requests(self.disk, queue, wiring.abi.block_header)
         durable = not wiring.accepted & (F_FLUSH | F_BARRIER)
-        # To a driver that cannot ask for a flush, an answer to a write is one.  All writes that wait
+        # [D80] To a driver that cannot ask for a flush, an answer to a write is one.  All writes that wait
         # share one call for it, and are answered together.
         unanswered: list[Chain] = []
         while queue.wait():
