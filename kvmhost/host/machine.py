@@ -160,7 +160,7 @@ class Machine:
             raise KvmhostError(
                 f"{size >> 20} MiB of memory do not fit",
                 cause=f"all Guests of a Machine live below {lib.GUEST_AREA_LIMIT:#x}",
-                next_step=f"ask for {(lib.GUEST_AREA_LIMIT - base) >> 20} MiB or less",
+                next_step=f"ask for {(lib.GUEST_AREA_LIMIT - base - device_bytes) >> 20} MiB or less",
             )
         self.vm.add_memory(block, base + size + device_bytes - block, address=self.memory.address + block)
         self.host.map_guest(block, end)
