@@ -262,4 +262,6 @@ class Net(Device):
 
 
 def _say(text: str) -> None:
-    print(f"kvmhost: {text}", file=sys.stderr, flush=True)
+    # A terminal that is lent to the Guest does not go back to the left by itself.
+    end = "\r\n" if sys.stderr.isatty() else "\n"
+    print(f"kvmhost: {text}", file=sys.stderr, end=end, flush=True)

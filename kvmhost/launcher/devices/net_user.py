@@ -141,7 +141,7 @@ class UserLink(Link):
 
     def hoard(self) -> None:
         """Read what is there; passt, which is one thread, would otherwise stand still in both directions."""
-        while self._fill():
+        if self._fill():
             while len(self._frames) > MOST_WAITING:
                 self._frames.popleft()
                 self.counters.receive_lost += 1

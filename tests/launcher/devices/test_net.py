@@ -20,7 +20,7 @@ from launcher.devices.nic import MAC, OUTGOING, RELEASES, Nic
 from kvmhost.host.abi import abi_of
 from kvmhost.host.memory import VmMemory
 from kvmhost.launcher.devices import net_user
-from kvmhost.launcher.devices.net import RX, TX
+from kvmhost.launcher.devices.net import RX, TX, Net
 from kvmhost.launcher.devices.net_error import NetError
 from kvmhost.launcher.devices.net_user import MOST_WAITING, UserLink, arp_question
 
@@ -331,6 +331,22 @@ def test_a_lost_link_is_said_once_and_the_guest_lives(cable: Cable) -> None:
     assert "syslog" not in line
     assert "the Guest goes on without it" in line
     assert nic.guest.ended == []
+
+
+def test_a_lost_link_is_said_on_stderr(
+    far_ends: list[FarEnd], memory: VmMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Nic(memory, UserLink(MAC), "4.1") as nic:
+        nic.device._say = Net(nic.device.link, MAC)._say
+        far_ends[0].end(1, b"tired\n")
+        said: list[str] = []
+        while not said:
+            nic.send(frame(60))
+            nic.sent()
+            said = capsys.readouterr().err.splitlines(keepends=True)
+    (line,) = said
+    assert line.startswith("kvmhost: network card (user network) is cut off: ")
+    assert line.endswith(" (tired); the Guest goes on without it\n")
 
 
 @pytest.mark.parametrize("length", (0, 13, 65536, 0xFFFFFFFF))
