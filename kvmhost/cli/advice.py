@@ -45,10 +45,15 @@ def advise(
     from kvmhost.launcher.images import parse
     from kvmhost.launcher.memory import parse_memory
     from kvmhost.launcher.remarks import tight_memory
+    from kvmhost.launcher.verdict import guest_options
 
     try:
         ramdisk = None if initrd is None else initrd.read()
-        remark = tight_memory(parse(image.read(), image.name), parse_memory(memory), ramdisk)
+        kernel = parse(image.read(), image.name)
     except ImageError:
         return None
+    if kernel.release is not None and not kernel.lguest:
+        options = " and ".join(f"CONFIG_{option}" for option in guest_options(kernel.release))
+        return f"it was probably not built as a Guest: that takes {options}"
+    remark = tight_memory(kernel, parse_memory(memory), ramdisk)
     return f"it may have died of too little memory. {remark}" if remark else None

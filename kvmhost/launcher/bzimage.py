@@ -27,6 +27,8 @@ RELEASE: Final = re.compile(rb"\d+\.\d[\x21-\x7e]*")
 PROTOCOL_WITH_PAYLOAD: Final = 0x0208
 PROTOCOL_WITH_INIT_SIZE: Final = 0x020A
 GZIP: Final = b"\x1f\x8b\x08"
+# How often what looks like a packed kernel is followed up.
+MOST_PLACES: Final = 32
 # No kernel that fits into the memory of a 32-bit machine without highmem is larger.
 LARGEST_KERNEL: Final = 128 << 20
 
@@ -177,8 +179,17 @@ def _packed(header: _Header, content: bytes, name: str) -> bytes:
                 f"{name} is truncated", BUILD_AGAIN, f"its kernel ends at {end} of {len(content)} bytes"
             )
         return content[header.payload_offset : end]
-    at = content.find(GZIP)
-    return content[at:] if at >= 0 else b""
+    at = -1
+    for _ in range(MOST_PLACES):
+        at = content.find(GZIP, at + 1)
+        if at < 0:
+            break
+        try:
+            payload.decompress(content[at:], SECTOR, cut=True)
+        except payload.PayloadError:
+            continue
+        return content[at:]
+    return b""
 
 
 def _end_of_kernel(header: _Header, inner: _Inner) -> int:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from launcher.elf_files import Elf
-from launcher.kernels import EBX_INT, text, vmlinux
+from launcher.kernels import EBX_INT, BzImage, text, vmlinux
 
 from kvmhost.cli import boot, main, results
 from kvmhost.cli.advice import LastWords, advise
@@ -48,6 +48,14 @@ def test_a_silent_death_with_little_memory_is_guessed_at(tmp_path: Path) -> None
     assert advice(OutcomeKind.KILLED, image(tmp_path, kernel), b"Linux version") == ""
     assert advice(OutcomeKind.KILLED, image(tmp_path, Elf().bytes())) == ""
     assert advice(OutcomeKind.KILLED, image(tmp_path, b"overwritten meanwhile")) == ""
+
+
+def test_a_silent_death_of_what_may_be_no_guest(tmp_path: Path) -> None:
+    native = vmlinux(text("3.2", b""))
+    opaque = BzImage(b"\x89LZO\0" + bytes(100)).bytes()
+    for data in (native, opaque):
+        said = advice(OutcomeKind.KILLED, image(tmp_path, data), memory="64M")
+        assert "CONFIG_LGUEST_GUEST" in said
 
 
 def test_other_ends_need_no_advice(tmp_path: Path) -> None:

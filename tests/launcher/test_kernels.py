@@ -38,6 +38,14 @@ def test_before_2_08_the_payload_is_searched_for_and_need_not_be_elf() -> None:
     assert image.page_offset == 0xC0000000
 
 
+def test_what_only_looks_packed_is_passed_over() -> None:
+    packed = gzip.compress(vmlinux(text("2.6.25", EDX_INT)))
+    file = BzImage(packed, b"", 0x0207, before=b"\x1f\x8b\x08 is no stream" * 3)
+    assert images.parse(file.bytes(), "bzImage").release == "2.6.25"
+    nothing = BzImage(b"", b"", 0x0207, before=b"\x1f\x8b\x08 is no stream" * 100)
+    assert images.parse(nothing.bytes(), "bzImage").format == "bzImage"
+
+
 @pytest.mark.parametrize(("magic", "how"), [(b"\x89LZO\0\r\n", "lzo"), (b"\x02\x21L\x18", "lz4")])
 def test_what_cannot_be_unpacked_here_may_still_run(magic: bytes, how: str) -> None:
     image = images.parse(BzImage(magic + bytes(100)).bytes(), "bzImage")
