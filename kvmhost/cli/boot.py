@@ -92,6 +92,7 @@ def boot(arguments: argparse.Namespace, opened: Opened, trace: TraceFile | None 
     with Seat(with_input=not arguments.shell) as seat:
         for names in shares:
             runs.append(run_to_the_end(plan, names, seat))
+            seat.end_line()
             tell(runs[-1])
             if seat.ended_by is not None or ending(runs) == INTERRUPTED:
                 break
@@ -116,6 +117,7 @@ def run_to_the_end(plan: Plan, names: list[str], seat: Seat) -> MachineRun:
     deadline = None if timeout is None else time.monotonic() + timeout
     run = run_machine(plan, names, seat, timeout)
     while plan.arguments.reboot and run.restarts() and seat.ended_by is None:
+        seat.end_line()
         say(f"{run.lives[0].name} is restarted")
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         run = run.go_on_as(run_machine(plan, names, seat, left))
@@ -137,6 +139,7 @@ def run_machine(plan: Plan, names: list[str], seat: Seat, timeout: float | None)
         held_back = listen(lives, arguments.json, seat)
         seat.machine = machine
         held.callback(setattr, seat, "machine", None)
+        seat.outlet.begin()
         if timeout is not None:
             # A reader who does not read must not keep a Guest whose time is over.
             machine.clock.after(timeout + LAST_WORDS_SECONDS, seat.outlet.give_up)

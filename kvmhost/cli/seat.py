@@ -89,6 +89,12 @@ class Seat:
         self.outlet.close()
         os.close(self._wake)
 
+    def end_line(self) -> None:
+        """Let what kvmhost says begin a line of its own, where both are seen on one terminal."""
+        if self.outlet.mid_line and os.isatty(STDOUT) and os.isatty(STDERR):
+            self.outlet.mid_line = False
+            os.write(STDERR, b"\n")
+
     # ---- what signals mean ------------------------------------------------------------------
 
     def end(self, number: int) -> None:

@@ -11,6 +11,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 # A Guest that never ends its line is heard all the same.
 LONGEST_LINE = 4096
@@ -21,6 +22,8 @@ TERMINAL_PIECE = 256
 
 class Outlet:
     """Somewhere to write, from any thread: everything in order, and nothing for ever.
+
+    mid_line: what was written last was no end of a line.
 
     Raises OSError where writing does (BrokenPipeError when nobody reads any more).
 
@@ -34,6 +37,7 @@ class Outlet:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self.mid_line = False
         self._piece = TERMINAL_PIECE if os.isatty(fd) else PIPE_PIECE
         self._lock = threading.Lock()
         self._over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -52,6 +56,13 @@ class Outlet:
                     rest = rest[os.write(self._fd, rest[: self._piece]) :]
                 except BlockingIOError:
                     continue
+            if words:
+                self.mid_line = not words.endswith(b"\n")
+
+    def begin(self) -> None:
+        """Another Guest will speak: its reader is waited for again."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._over)
 
     def give_up(self) -> None:
         """From now on nobody waits for a reader who does not read."""

@@ -6,6 +6,10 @@ thread and whoever waits for it, and nobody else.  Queue 0 carries what is typed
 Typing only when there is a buffer to put it in, so nothing is lost while no driver is there, nor when a Guest
 is restarted.
 
+A driver asks for the size of the window at different times.  That of 2.6.26 to 2.6.34 looks when the terminal
+is opened, later ones only when they are told of a change: on PCI, for lguest's page has no way to.  So on PCI
+they are told with the first sign of life in both directions, by when the driver has a place to keep it.
+
 Before there is a driver a Guest of 4.0 on prints through the register emerg_wr, a character at a time; an
 older one by hypercall, which does not come here at all.  All three ways end at the same function, in order
 (abi 9.7, 10.2).
@@ -129,6 +133,7 @@ class Console(Device):
         self._own_typing = typing is None
         self.typing = Typing() if typing is None else typing
         self._size = size
+        self._size_told: set[int] = set()
 
     # ---- what the driver is told ----------------------------------------------------------
 
@@ -163,6 +168,7 @@ class Console(Device):
     # ---- life ----------------------------------------------------------------------------------
 
     def start(self, wiring: Wiring) -> None:
+        self._size_told = set()
         super().start(wiring)
         if self.on_start is not None:
             self.on_start()
@@ -192,6 +198,7 @@ class Console(Device):
             written = queue.write(chain, self.typing.take(chain.writable_bytes))
             queue.push(chain, written)
             queue.interrupt()
+            self._tell_size(INPUT)
 
     def _serve_output(self, wiring: Wiring, queue: Virtqueue) -> None:
         told = wiring.abi.bus is BusKind.TLV
@@ -209,6 +216,13 @@ class Console(Device):
                 heard = True
             if heard:
                 queue.interrupt()
+                self._tell_size(OUTPUT)
+
+    def _tell_size(self, occasion: int) -> None:
+        """Once for each occasion: a driver that has seen it asks again, and finds what it had."""
+        if self._size is not None and occasion not in self._size_told:
+            self._size_told.add(occasion)
+            self.config_changed()
 
     def _utter(self, wiring: Wiring, words: bytes) -> bool:
         """Say it; False, and the end of the run, if that cannot be done."""

@@ -248,6 +248,29 @@ def test_a_new_size_is_told_once() -> None:
     without.close()
 
 
+def test_a_driver_is_told_of_the_size_once_it_has_a_place_to_keep_it(memory: VmMemory) -> None:
+    """That of 4.0 and later looks at the size only when it is told of a change."""
+    told: list[str] = []
+    console = Console(size=(132, 43))
+    console.on_config_change = lambda: told.append("changed")
+    bench = Bench(memory, "4.4", console)
+    assert told == []
+    for _ in range(2):
+        bench.say(b"x")
+    bench.guest.until(lambda: told == ["changed"])
+    for _ in range(2):
+        bench.offer(1)
+        console.type(b"y")
+        bench.hear()
+    bench.guest.until(lambda: told == ["changed"] * 2)
+    console.stop()  # no thread can tell any more
+    assert len(told) == 2
+    bench.plug_in()
+    bench.say(b"z")
+    bench.guest.until(lambda: len(told) == 3)
+    console.close()
+
+
 def test_early_text_needs_no_driver(said: list[bytes]) -> None:
     console = Console(said.append)
     for letter in b"ab":
