@@ -193,16 +193,17 @@ def test_memory_where_no_device_is(machine: Machine, address: int, reason: str) 
 def test_a_driver_that_breaks_a_rule_ends_its_guest_alone(machine: Machine) -> None:
     neighbour = add(machine, "4.0", Mirror(2))
     guest = add(machine, "4.0", Mirror(2, label="disk"))
-    code = Code()
+    good, code = Code(), Code()
+    good.power_off()
+    neighbour.ram.write(tiny.CODE_AT, good.bytes)
     code.store8(guest.bus.devices[0].config.base + 20, 4)
-    outcome, _ = run(machine, guest, code)
+    guest.ram.write(tiny.CODE_AT, code.bytes)
+    outcomes = machine.run(timeout=60)
+    outcome = outcomes[guest]
     assert outcome.kind is OutcomeKind.KILLED
     assert outcome.reason == "the driver of its disk said DRIVER_OK before FEATURES_OK"
     assert outcome.report is not None
-    code = Code()
-    code.power_off()
-    outcome, _ = run(machine, neighbour, code)
-    assert outcome.kind is OutcomeKind.POWERED_OFF
+    assert outcomes[neighbour].kind is OutcomeKind.POWERED_OFF
 
 
 def test_a_ring_that_breaks_ends_a_guest_that_runs_and_one_that_sleeps(machine: Machine) -> None:
