@@ -108,7 +108,7 @@ trap_entry:
  * store goes through SS: DS is the interrupted program's.  4.1 got along without a
  * register, and its window is the iret alone.
  *
- * In a kernel the iret begins a page: when that page has to be fetched, the Host comes
+ * In a kernel the iret has a page of its own: when that has to be fetched, the Host comes
  * by just there.
  */
 	jmp	trap_return
@@ -138,6 +138,9 @@ noirq_iret:
 #endif
 	iret
 noirq_end:
+#if KERNEL_BASE
+	.balign	PAGE_BYTES
+#endif
 
 /*
  * [G50] bool probe(uint32_t linear, uint32_t *value): one load that may fault, and
