@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmhost.host.cpuid import answer
+from kvmhost.host.mmio import REGISTERS
 from kvmhost.host.outcome import OutcomeKind
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ KEYBOARD_RESET = (0x64, 1, 0xFE)
 CPUID = b"\x0f\xa2"
 RDMSR = b"\x0f\x32"
 WRMSR = b"\x0f\x30"
+# MOV from and to a control register; ModR/M 0xE0 to 0xE7 names CR4 and a general register.
+MOV_FROM_CR = b"\x0f\x20"
+MOV_TO_CR = b"\x0f\x22"
+CR4_FORM = 0xE0
 
 # Opcode to (length, width of the data in bytes or None for "16 or 32", whether it reads); of length 1: by DX.
 _PORT_IO: dict[int, tuple[int, int | None, bool]] = {
@@ -79,6 +84,16 @@ def _cpuid(guest: Guest) -> bool:
     return _finish(guest, len(CPUID))
 
 
+def _cr4(guest: Guest, code: bytes) -> bool:
+    """CR4 reads as 0 and forgets what is written, as by the hooks of every Guest (abi 1.3).
+
+    Kernels of 4.4 read it once without them, through a fix-up that needs gates, before there are any.
+    """
+    if code.startswith(MOV_FROM_CR):
+        setattr(guest.frame, REGISTERS[code[2] & 7], 0)
+    return _finish(guest, len(MOV_FROM_CR) + 1)
+
+
 def emulate(guest: Guest) -> bool:
     """Try to emulate the instruction at EIP after a #GP with error code 0.
 
@@ -96,6 +111,8 @@ def emulate(guest: Guest) -> bool:
         return _finish(guest, len(RDMSR))
     if code.startswith(WRMSR):
         return _finish(guest, len(WRMSR))
+    if code.startswith((MOV_FROM_CR, MOV_TO_CR)) and code[2:3] and code[2] & ~7 == CR4_FORM:
+        return _cr4(guest, code)
     if code[0] == CLI:
         return _finish(guest, 1)
     if code[0] == HLT:

@@ -79,3 +79,16 @@ def test_what_is_cut_off_or_not_the_kernels_is_a_fault(code: str) -> None:
     machine = guest(code, bus, cs=0x73 if code == "ec" else 0x61)
     assert not emulate.emulate(machine)
     assert (machine.frame.eip, machine.frame.eax, bus.calls) == (0x1000, 0x11223344, [])
+
+
+def test_cr4_reads_as_zero_and_forgets() -> None:
+    """mov %cr4, %ecx and mov %ecx, %cr4; CR3 is not ours to answer."""
+    reader, writer, other = guest("0f20e1", None), guest("0f22e1", None), guest("0f20d9", None)
+    for machine in (reader, writer, other):
+        machine.frame.ecx = 0x55
+    assert emulate.emulate(reader)
+    assert emulate.emulate(writer)
+    assert (reader.frame.ecx, writer.frame.ecx) == (0, 0x55)
+    assert reader.frame.eip == writer.frame.eip == 0x1003
+    assert not emulate.emulate(other)
+    assert not emulate.emulate(guest("0f20e1", None, cs=0x73))
