@@ -69,6 +69,7 @@ class Cpu:
         self.clock = clock
         self.area = CpuArea(host.memory, index)
         self.mailbox = self.area.mailbox
+        self._attention = ffi.addressof(self.mailbox, "attention")
         self.page = self.area.state_page(host.blob)
         self.guest: Guest | None = None
         self.fpu_of: Guest | None = None
@@ -229,6 +230,13 @@ class Cpu:
         if self.kick_fd >= 0:
             lib.kvmhost_post(self.c, why)
 
+    def heard(self) -> None:
+        """What was posted so far is looked at now, so nobody has to come out of the Guest for it again.
+
+        Whoever posts has said before what there is to see, so nothing that comes later is lost.
+        """
+        lib.kvmhost_clear_bits(self._attention, lib.ATTENTION_EVENT)
+
     def look_again(self, seconds: float) -> None:
         """Ask for attention later: something is due that cannot be done now."""
         # Noted before it is ordered: the alarm may ring before after() has returned.
@@ -250,7 +258,7 @@ class Cpu:
 
     def forget_memory(self) -> None:
         """The memory is about to go: what pointed into it must not be followed any more."""
-        self.mailbox = self.page = self.area = CLOSED  # type: ignore[assignment]
+        self.mailbox = self.page = self.area = self._attention = CLOSED  # type: ignore[assignment]
 
     def close(self) -> None:
         """Free the vCPU and its eventfd."""

@@ -52,6 +52,7 @@ def _run(cpu: Cpu, guest: Guest, enter: Callable[[Guest], int]) -> Left:
     state = guest.state
     while True:
         if guest.ending or state.irqs_pending or state.halted:
+            cpu.heard()
             if not _deliver(cpu, guest):
                 break
             if state.halted:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from host import tiny_guest as tiny
 
-from kvmhost.host import Guest, HookError, Machine, OutcomeKind, Trap
+from kvmhost.host import Guest, GuestTrap, HookError, Machine, OutcomeKind, Trap
 from kvmhost.kvm import ExitInterrupted, Vcpu
 
 pytestmark = pytest.mark.lab
@@ -118,3 +118,29 @@ def test_a_signal_while_a_vcpu_starts_is_no_failure(monkeypatch: pytest.MonkeyPa
     with Machine(2 << 20) as machine:
         assert signals
         assert tiny.boot(machine, tiny.init() + tiny.hypercall(2, 0, 2)).run(timeout=20).succeeded
+
+
+def test_an_interrupt_posted_outside_of_the_guest_costs_no_second_look() -> None:
+    """The post that the loop answers before it enters must not bring the Guest out again."""
+    code = (
+        tiny.init()
+        + tiny.set_gate(32, HANDLER)
+        + tiny.store(tiny.DATA_AT + 4, 0)
+        + tiny.store(tiny.DATA_AT, 0x200)
+        + tiny.hypercall(0)
+        + tiny.forever(tiny.increment(COUNTER))
+    )
+    with Machine(2 << 20) as machine:
+        guest = tiny.boot(machine, code)
+        guest.ram.write(HANDLER, tiny.hypercall(2, 0x3000, 1))
+        guest.ram.write(0x3000, b"Power down\0")
+
+        @guest.on(Trap.HYPERCALL)
+        def post(trap: GuestTrap) -> None:
+            trap.default()
+            if trap.hypercall is not None and trap.hypercall.number == 0:
+                guest.post(0)
+
+        assert guest.run(timeout=20).succeeded
+        assert guest.interruptions == 0
+        assert count(guest) == 0
