@@ -367,5 +367,7 @@ class ShadowTables:
 
     def _is_writable(self, address: int) -> bool:
         """Whether the current root shows linear `address` writable for ring 1 already."""
-        place = None if self.state.linear else self.trees.last_entry(self.state.current_root, address)
+        if self.state.linear or address >= SWITCHER_BASE:
+            return False
+        place = self.trees.last_entry(self.state.current_root, address)
         return place is not None and self._u64[place] & (PRESENT | RW) == PRESENT | RW

@@ -61,10 +61,10 @@ class GuestTables:
 
         Returns (flags of the entry above, Guest-physical address of the last entry, its value), or None if an
         upper entry is not present. The last entry itself is not checked. Raises GuestBroke for a bad upper
-        entry. (Memory ends with a page, and so does every table that lies in it; the top was checked.)
+        entry. (A table that lies in memory does so with all of its page; the top was checked.)
         """
         state = self._state
-        base, limit = state.mem_base, state.limit_bytes
+        base, limit = state.mem_base, state.limit_bytes & FRAME
         at = base + state.pgdir[state.current_root]
         if state.pae:
             top = self._u64[(at + (address >> 30) * 8) // 8]
@@ -91,7 +91,7 @@ class GuestTables:
         """Raise GuestBroke unless a present entry of the lowest level obeys abi 7.1."""
         if entry & PAGE_SIZE:
             raise GuestBroke(f"page table entry {entry:#x} has the PAT bit", "lguest Guests leave PAT at 0")
-        if entry >= self._state.limit_bytes:
+        if entry >= self._state.limit_bytes & FRAME:
             self._check_frame("page table", entry & ~NX if self._state.pae else entry)
 
     def translate(self, address: int, write: bool) -> int | None:
