@@ -23,7 +23,8 @@ EXIT_CODES = """\
 exit codes:
   0    done                              3    this host cannot: see kvmhost doctor
   1    the Guest failed                  4    a fault of kvmhost itself
-  2    the command line is wrong         130  interrupted by Ctrl-C
+  2    the command line is wrong         130  ended by Ctrl-C or Ctrl-A x
+                                         143  ended by SIGTERM (129 by SIGHUP, 131 by SIGQUIT)
                                          141  nobody reads the output any more"""
 
 #: How much of a lab's last words is shown when it died.
