@@ -80,7 +80,7 @@ BAD = {
         "its kernel stack at 0x000ffffc cannot be written",
     ),
     "faults with gates and without a stack": Bad(
-        BEGIN + gate(6, LOAD_AT) + mov("esp", NOWHERE) + UD2, r"its kernel stack at 0xdffffffc cannot be"
+        BEGIN + gate(6, LOAD_AT) + mov("esp", NOWHERE) + UD2, r"its kernel stack at 0xdffffff4 cannot be"
     ),
     "unmaps its stack": Bad(
         BEGIN + hypercall(NEW_PGTABLE, PGDIR) + PUSH_EAX, r"unhandled trap 14.*0x0008fffc"
