@@ -87,7 +87,7 @@ BAD = {
     ),
     "unmaps its stack and takes a trap": Bad(
         BEGIN + gate(6, LOAD_AT) + hypercall(NEW_PGTABLE, PGDIR) + UD2,
-        r"its kernel stack at 0x0008fffc cannot",
+        r"its kernel stack at 0x0008fff4 cannot",
     ),
     "names a stack that is nowhere": Bad(BEGIN + hypercall(SET_STACK, 0x69, NOWHERE, 1), r"stack|0xdffff"),
     "names a stack of the Host's ring": Bad(
