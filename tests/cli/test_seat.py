@@ -198,7 +198,10 @@ def test_a_script_is_read_as_fast_as_the_guest_reads_and_its_end_is_not_the_end(
 
 
 def test_a_reader_who_does_not_read_keeps_nobody_from_ending() -> None:
-    code = "sys.stderr.write('talking'); sys.stderr.flush(); seat.outlet(bytes(1 << 20))"
+    code = (
+        "sys.stderr.write('talking'); sys.stderr.flush();"
+        "seat.outlet(bytes(1 << 20)); sys.stderr.write('gave up'); sys.stderr.flush()"
+    )
     with subprocess.Popen(
         [sys.executable, "-P", "-c", STAND_IN, code],
         stdin=subprocess.DEVNULL,
@@ -208,6 +211,7 @@ def test_a_reader_who_does_not_read_keeps_nobody_from_ending() -> None:
         assert process.stderr is not None and process.stdout is not None
         assert process.stderr.read(7) == b"talking"
         process.send_signal(signal.SIGTERM)
+        assert process.stderr.read(7) == b"gave up"
         out, err = process.communicate(timeout=PATIENCE)
     assert out.endswith(b"ended by 15\n")
     assert len(out) < 1 << 20
