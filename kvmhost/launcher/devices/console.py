@@ -169,15 +169,22 @@ class Console(Device):
 
     def start(self, wiring: Wiring) -> None:
         self._size_told = set()
-        super().start(wiring)
+        self._spoken = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            super().start(wiring)
+        except BaseException:
+            os.close(self._spoken)
+            raise
         if self.on_start is not None:
             self.on_start()
 
     def stop(self) -> None:
         was_running = self.wiring is not None
         super().stop()
-        if was_running and self.on_stop is not None:
-            self.on_stop()
+        if was_running:
+            os.close(self._spoken)
+            if self.on_stop is not None:
+                self.on_stop()
 
     def close(self) -> None:
         super().close()
@@ -186,11 +193,15 @@ class Console(Device):
 
     def serve(self, wiring: Wiring, index: int) -> None:
         if index == INPUT:
-            self._serve_input(wiring.queues[INPUT])
+            self._serve_input(wiring, wiring.queues[INPUT])
         else:
             self._serve_output(wiring, wiring.queues[OUTPUT])
 
-    def _serve_input(self, queue: Virtqueue) -> None:
+    def _serve_input(self, wiring: Wiring, queue: Virtqueue) -> None:
+        # Drivers of 4.x throw away what comes before they have made their port.  When the Guest has said
+        # something through it, it is made.
+        if wiring.abi.bus is BusKind.PCI and not queue.wait_for(self._spoken):
+            return
         while queue.wait_for(self.typing.fd):
             while (chain := queue.pop()) is None:
                 if not queue.wait():
@@ -215,6 +226,7 @@ class Console(Device):
                 queue.push(chain, chain.readable_bytes if told else 0)
                 heard = True
             if heard:
+                os.eventfd_write(self._spoken, 1)
                 queue.interrupt()
                 self._tell_size(OUTPUT)
 

@@ -61,6 +61,11 @@ class Bench:
         self.queues[1].kick()
         return self.tx.take()
 
+    def prompt(self) -> None:
+        """The driver prints something, and wants no interrupt for it."""
+        self.tx.no_interrupts()
+        self.say(b"$ ")
+
     def offer(self, length: int, at: int = ROOM) -> None:
         """The driver has room for input."""
         self.rx.add([Buffer(at, length, write=True)])
@@ -91,6 +96,7 @@ def test_what_is_printed_comes_out_before_the_buffer_goes_back(bench: Bench, sai
 
 
 def test_what_is_typed_goes_in_with_its_length_and_an_interrupt(bench: Bench) -> None:
+    bench.prompt()
     bench.offer(4096)
     assert bench.console.type(b"ls -l\n") == 6
     assert bench.hear() == b"ls -l\n"
@@ -99,7 +105,7 @@ def test_what_is_typed_goes_in_with_its_length_and_an_interrupt(bench: Bench) ->
 
 def test_no_interrupts_for_a_driver_that_polls(bench: Bench, said: list[bytes]) -> None:
     bench.rx.no_interrupts()
-    bench.tx.no_interrupts()
+    bench.prompt()
     bench.offer(4096)
     bench.console.type(b"x")
     assert bench.hear() == b"x"
@@ -116,6 +122,21 @@ def test_input_waits_for_the_driver_and_for_room(memory: VmMemory) -> None:
     assert bench.hear() == b"typed"
     bench.offer(4096)
     assert bench.hear() == b" before there was a driver\n"
+    bench.console.close()
+    typing.close()
+
+
+def test_a_driver_of_4_x_hears_nothing_before_it_has_spoken(memory: VmMemory) -> None:
+    """It throws away what comes before it has made its port."""
+    heard: list[bool] = []
+    typing = Typing()
+    typing.put(b"early")
+    bench = Bench(memory, "4.4", Console(lambda words: heard.append(bench.rx.done()), typing))
+    bench.offer(4096)
+    bench.guest.until(lambda: bench.tx.wants_kick)
+    bench.prompt()
+    assert bench.hear() == b"early"
+    assert heard == [False]
     bench.console.close()
     typing.close()
 
@@ -138,6 +159,7 @@ def test_input_outlives_the_driver_and_the_console(memory: VmMemory) -> None:
 
 
 def test_a_buffer_without_room_goes_back_empty(bench: Bench) -> None:
+    bench.prompt()
     bench.console.type(b"z")
     bench.rx.add([Buffer(TEXT, 9)])  # nothing to write to
     bench.queues[0].kick()
