@@ -214,7 +214,7 @@ def test_version_names_program_backend_and_blobs(capfd: pytest.CaptureFixture[st
 #: What kvmhost does between root and the lab, seen from the places it calls.
 CHILD = """
 import json, os, sys
-import kvmhost.cli.boot, kvmhost.doctor, kvmhost.lab
+import kvmhost.cli.boot, kvmhost.doctor, kvmhost.lab, kvmhost.launcher.boot, kvmhost.launcher.remarks
 from kvmhost.cli import main
 from kvmhost.launcher import images
 from kvmhost.launcher.privileges import Ids
