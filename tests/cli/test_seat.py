@@ -148,6 +148,7 @@ def test_stopped_it_gives_the_terminal_back_and_takes_it_again() -> None:
     terminal.wait_for(b"got b'z'\r\r\n")
     terminal.type(b"\x03")
     terminal.wait_for(b"ended by 2\r\nended with 7\r\n")
+    assert terminal.exit_code() == 0
 
 
 def test_who_cannot_be_continued_is_not_stopped() -> None:
