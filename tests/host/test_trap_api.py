@@ -250,7 +250,7 @@ def test_use_after_close_is_an_error_and_no_crash(machine: Machine) -> None:
 
 def test_ram_is_all_there_is(machine: Machine) -> None:
     guest = machine.add_guest(1 << 20)
-    with pytest.raises(GuestBroke, match="outside of RAM"):
+    with pytest.raises(GuestBroke, match="outside of memory"):
         guest.ram.read((1 << 20) - 1, 2)
 
 

@@ -1,6 +1,7 @@
 """From a file to a Guest that runs: whatever names the image, with nothing left behind when it is none."""
 
 import doctest
+import os
 import struct
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def holds(path: Path) -> bool:
+    """Whether this process has the file open, deleted or not."""
+    return any(os.path.realpath(entry).startswith(str(path)) for entry in Path("/proc/self/fd").iterdir())
+
+
 def test_examples() -> None:
     result = doctest.testmod(room)
     assert (result.failed, result.attempted) == (0, 4)
@@ -28,18 +34,20 @@ def test_examples() -> None:
 def test_an_image_by_name_path_file_or_what_was_opened_before(tmp_path: Path) -> None:
     own = tmp_path / "mine.elf"
     own.write_bytes((SHIPPED / "hello.elf").read_bytes())
+    before = open_files()
     with Machine(memory="2M") as machine:
-        before = open_files()
         guests = [machine.load("hello"), machine.load(own), machine.load(str(own))]
         with own.open("rb") as file:
             guests.append(machine.load(file))
         with open_image(own) as opened:
             own.unlink()
             guests.append(machine.load(opened))
-        assert open_files() == before
+            assert holds(own)
+        assert not holds(own)
         assert [guest.name for guest in guests] == ["hello", "mine", "mine", "mine", "mine"]
         outcomes = machine.run(timeout=300)
         assert [outcomes[guest].reason for guest in guests] == ["Power down"] * 5
+    assert open_files() == before
 
 
 def test_what_the_guest_finds_in_its_memory() -> None:
