@@ -55,7 +55,7 @@ def test_what_the_guest_finds_in_its_memory() -> None:
         guest = machine.load("hello", "quiet", memory="8M", initrd=initrd)
         size = Path(__file__).stat().st_size
         rounded = -(-size // 4096) * 4096
-        assert guest.ram.size == 8 * MIB
+        assert guest.state.mem_bytes == 8 * MIB
         assert guest.ram.read(4096, 6) == b"quiet\0"
         assert struct.unpack("<II", guest.ram.read(0x218, 8)) == (8 * MIB - rounded, rounded)
         assert guest.ram.read(8 * MIB - rounded, size) == Path(__file__).read_bytes()
