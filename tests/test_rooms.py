@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("kvm", "switcher", "host", "launcher")
 BELOW: dict[str, set[str]] = {
     **{room: {"_native", *FLOORS[:floor]} for floor, room in enumerate(FLOORS)},
-    "cli": {"_native", "lab", "doctor", *FLOORS, "kvmhost"},
+    "conformance": {"_native", "kvm", "switcher"},
+    "cli": {"_native", "lab", "doctor", *FLOORS, "conformance", "kvmhost"},
     "lab": {"kvmhost"},
     "doctor": {"kvmhost"},
 }
