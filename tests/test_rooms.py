@@ -23,6 +23,8 @@ BELOW: dict[str, set[str]] = {
     "lab": {"kvmhost"},
     "doctor": {"kvmhost"},
 }
+# What of the conformance room must not know the product at all: all but this folder.
+RUNNERS = ROOT / "kvmhost" / "conformance" / "runners"
 
 # Names that belong to one room, and which.  The doctor has constants of its own, made from native/abi.
 OWNED = {
@@ -93,6 +95,13 @@ def test_every_room_has_its_floor() -> None:
 def test_a_room_imports_only_what_lies_below(room: str) -> None:
     assert sources(room)
     assert [text for path, tree in sources(room) for text in strangers(room, path, tree)] == []
+
+
+def test_rows_and_what_judges_them_know_nothing_of_the_product() -> None:
+    outside = [(path, tree) for path, tree in sources("conformance") if not path.is_relative_to(RUNNERS)]
+    assert outside
+    found = [(path.name, line, room) for path, tree in outside for line, room in imports(path, tree)]
+    assert [each for each in found if each[2] != "conformance"] == []
 
 
 @pytest.mark.parametrize("pattern", OWNED)

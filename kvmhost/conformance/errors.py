@@ -39,3 +39,21 @@ class RunnerAbsent(ConformanceError):
 
 class MachineryBroke(ConformanceError):
     """A runner or an engine did not do its work: a fault of ours, and no verdict on the machine."""
+
+
+class RowError(ConformanceError):
+    """A data file of the catalogue is not as the schema says.
+
+    file is its path, key the place inside it ("case[2].gdt[0].type"), problem what is wrong, allowed what
+    would be right.
+
+    >>> str(RowError("SEN-010.toml", "kind", "'X'", "one of P, E, K, S, N"))
+    "SEN-010.toml: kind: 'X'; allowed: one of P, E, K, S, N"
+    """
+
+    def __init__(self, file: str, key: str, problem: str, allowed: str) -> None:
+        super().__init__(f"{file}: {key}: {problem}; allowed: {allowed}", next_step="correct the file")
+        self.file = file
+        self.key = key
+        self.problem = problem
+        self.allowed = allowed
