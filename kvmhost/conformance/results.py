@@ -260,6 +260,40 @@ class Deviation:
     how_known: str = ""
 
 
+class Direction(StrEnum):
+    """What became of a case since an earlier run."""
+
+    WORSE = "worse"
+    BETTER = "better"
+    OTHER = "other"
+    NEW = "new"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A case that does not end as it did; before or after is None if it was not run."""
+
+    row: str
+    layer: str
+    case: str
+    runner: str
+    before: Status | None
+    after: Status | None
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """An earlier run that this one was compared with; `remarks` tell what else is not the same."""
+
+    name: str
+    started: str
+    version: str
+    changes: tuple[Change, ...]
+    remarks: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run: everything that any report of it says.
@@ -282,6 +316,7 @@ class Run:
     nmi_maps: tuple[NmiMap, ...] = ()
     matrix: MutationMatrix | None = None
     deviations: tuple[Deviation, ...] = ()
+    baseline: Baseline | None = None
     interrupted: str = ""
     troubles: tuple[str, ...] = ()
 

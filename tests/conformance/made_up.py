@@ -70,7 +70,7 @@ def row(id: str, *cases: CaseResult, **more: object) -> RowResult:
         "seen_to_fail_by": ("M07",),
         "cases": cases,
     }
-    return RowResult(id, id.rsplit("-", 1)[0], **(given | more))  # type: ignore[arg-type]
+    return RowResult(id, **({"group": id.rsplit("-", 1)[0]} | given | more))  # type: ignore[arg-type]
 
 
 NAMES = ("pushf", "lcall [ebx]", "push es", "lgdt [edx]", "lidt [edx+8]", "mov edx, 0x80", "ltr dx", "iret")
