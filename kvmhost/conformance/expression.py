@@ -1,0 +1,81 @@
+"""Numbers as rows write them: 4096, 0x80, "SW.B12", "COLLECT+3*16", "D22|1"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_TOKEN = re.compile(r"\s*(?:(0[xX][0-9a-fA-F]+|\d+)|([A-Za-z_][\w.]*)|([-+*|]))")
+
+
+class ExpressionError(ValueError):
+    """A text that is no number; says which part of it."""
+
+
+def evaluate(text: str | int, symbols: Mapping[str, int]) -> int:
+    """The value of a number or of symbols and numbers joined by + - | and *.
+
+    * binds first, then + and -, then |.  There are no brackets.  The result is not cut to any width.
+    Raises ExpressionError, with the nearest names that exist.
+
+    >>> hex(evaluate("X0 + 2*16|3", {"X0": 0x41E000}))
+    '0x41e023'
+    """
+    if isinstance(text, int):
+        return text
+    tokens = list(_tokens(text))
+    if len(tokens) % 2 == 0:
+        raise ExpressionError(f"{text!r}: a number or symbol is missing at the end")
+    terms: list[int] = []
+    for place, token in enumerate(tokens):
+        if place % 2 == 0:
+            terms.append(_value(token, text, symbols))
+        elif not re.fullmatch(r"[-+*|]", token):
+            raise ExpressionError(f"{text!r}: expected + - * or | before {token!r}")
+    operators = tokens[1::2]
+    terms, operators = _fold(terms, operators, "*")
+    terms, operators = _fold(terms, operators, "+-")
+    terms, _ = _fold(terms, operators, "|")
+    return terms[0]
+
+
+def _tokens(text: str) -> list[str]:
+    found: list[str] = []
+    place = 0
+    stripped = text.rstrip()
+    while place < len(stripped):
+        match = _TOKEN.match(stripped, place)
+        if match is None:
+            raise ExpressionError(f"{text!r}: cannot read {stripped[place:]!r}")
+        found.append(match[0].strip())
+        place = match.end()
+    return found
+
+
+def _value(token: str, text: str, symbols: Mapping[str, int]) -> int:
+    if token[0].isdigit():
+        return int(token, 0)
+    if token in symbols:
+        return symbols[token]
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", token):
+        raise ExpressionError(f"{text!r}: expected a number or symbol, not {token!r}")
+    import difflib
+
+    near = difflib.get_close_matches(token, symbols, n=4)
+    hint = f"; there is {', '.join(near)}" if near else ""
+    raise ExpressionError(f"{text!r}: no symbol {token} here{hint}")
+
+
+def _fold(terms: list[int], operators: list[str], which: str) -> tuple[list[int], list[str]]:
+    kept_terms, kept_operators = [terms[0]], []
+    for operator, term in zip(operators, terms[1:], strict=True):
+        if operator not in which:
+            kept_operators.append(operator)
+            kept_terms.append(term)
+        elif operator == "*":
+            kept_terms[-1] *= term
+        elif operator == "|":
+            kept_terms[-1] |= term
+        else:
+            kept_terms[-1] += term if operator == "+" else -term
+    return kept_terms, kept_operators
