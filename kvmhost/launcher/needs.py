@@ -12,6 +12,7 @@ from kvmhost._native import lib
 from kvmhost.host.abi import BootTables, BusKind
 from kvmhost.launcher.errors import ImageError
 from kvmhost.launcher.image import Image
+from kvmhost.launcher.memory import LARGEST
 
 MIB: Final = 1 << 20
 ADDRESS_END: Final = 1 << 32
@@ -47,16 +48,21 @@ def check_memory(image: Image, memory: int, initrd: int) -> None:
     Raises ImageError with the number that is right.
     """
     tables = boot_table_bytes(image, memory)
+    most = most_memory(image)
     if image.needs + tables + initrd > memory:
-        parts = [f"its kernel reaches up to {megabytes(image.needs)} MiB when it runs"]
+        parts = [f"it reaches up to {megabytes(image.needs)} MiB when it runs"]
         parts += [f"page tables take {tables >> 10} KiB"] if tables else []
         parts += [f"the initrd takes {megabytes(initrd)} MiB"] if initrd else []
+        least = megabytes(image.needs + initrd + 2 * tables)
+        limit = LARGEST if most is None else most
+        smaller = "take a smaller initrd" if image.needs < limit else "link it to lower physical addresses"
         raise ImageError(
             f"{image.name} does not fit into {memory >> 20} MiB of memory",
-            f"give it at least {megabytes(image.needs + initrd + 2 * tables)}M, and some more to work with",
+            f"give it at least {least}M, and some more to work with"
+            if least <= limit // MIB
+            else f"{smaller}: {least} MiB would be needed, and it can have {limit // MIB} at most",
             ", ".join(parts),
         )
-    most = most_memory(image)
     if most is not None and memory > most and image.abi.bus is not BusKind.PCI:
         raise ImageError(
             f"{image.name} cannot use {memory >> 20} MiB of memory",

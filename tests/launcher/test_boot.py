@@ -67,11 +67,11 @@ def test_where_everything_goes() -> None:
         pytest.param(Segment(0x400000, b"x", 1), "", None, "at least 5M", id="behind the top"),
         pytest.param(Segment(0x3FF000, b"x", 0x1001), "", None, "at least 5M", id="over the top, by a byte"),
         pytest.param(
-            Segment(0xFFFFF000, b"x", 0x1000), "", None, "at least 4096M", id="at the end of 32 bits"
+            Segment(0xFFFFF000, b"x", 0x1000), "", None, "lower physical", id="at the end of 32 bits"
         ),
-        pytest.param(Segment(0x3FE000, b"x", 0x1001), "", b"i", "overlaps its initrd", id="on the initrd"),
-        pytest.param(TEXT, "", bytes(4 * MIB), "overlaps its initrd", id="initrd fills memory"),
-        pytest.param(TEXT, "", bytes(5 * MIB), "overlaps its initrd", id="initrd larger than memory"),
+        pytest.param(Segment(0x3FE000, b"x", 0x1001), "", b"i", "the initrd takes 1 MiB", id="on the initrd"),
+        pytest.param(TEXT, "", bytes(4 * MIB), "the initrd takes 4 MiB", id="initrd fills memory"),
+        pytest.param(TEXT, "", bytes(5 * MIB), "the initrd takes 5 MiB", id="initrd larger than memory"),
         pytest.param(TEXT, "x" * 2048, None, "2047", id="command line too long"),
         pytest.param(TEXT, "a\0b", None, "NUL", id="command line with a NUL"),
     ],

@@ -11,9 +11,10 @@ import pytest
 from launcher.kernels import EBX_INT, EBX_VMCALL, EDX_INT, PACKERS, BzImage, text, vmlinux
 
 from kvmhost.host.abi import ABIS
-from kvmhost.launcher import bzimage, images, payload
+from kvmhost.launcher import bzimage, images, needs, payload
 from kvmhost.launcher.boot import lay_out
 from kvmhost.launcher.errors import ImageError
+from kvmhost.launcher.memory import LARGEST
 
 MIB = 1 << 20
 NATIVE = b"\xb8\x01\0\0\0\xbb\0\0\0\0\xcd\x80"
@@ -255,6 +256,16 @@ def test_memory_that_would_hide_the_devices(release: str, more: bytes, split: in
     if most < 4000:
         with pytest.raises(ImageError, match=f"at most {most}M"):
             lay_out(image, most * MIB + 4096)
+
+
+def test_an_initrd_that_no_memory_is_large_enough_for() -> None:
+    """More memory would only lead to the refusal above."""
+    for more, most in ((LOW, 880), (b"HighMem\0", LARGEST // MIB)):
+        image = images.parse(vmlinux(text("3.12", more=more)), "vmlinux")
+        with pytest.raises(ImageError, match=f"smaller initrd: .* {most} at most"):
+            needs.check_memory(image, 64 * MIB, most * MIB)
+        with pytest.raises(ImageError, match=f"give it at least {most}M"):
+            needs.check_memory(image, 64 * MIB, most * MIB - image.needs)
 
 
 @pytest.mark.parametrize("line", ["mem=32M", "quiet highmem=64M", "memmap=exactmap memmap=32M@0"])
