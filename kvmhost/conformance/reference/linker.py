@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from .reference import VECTORS, Instruction, Reference, ReferenceFileError
+from .reference import VECTORS, Instruction, Part, Reference, ReferenceFileError
 
 PAGE = 4096
 _DISTANCE = 4
@@ -30,8 +30,10 @@ class Region:
 class Linked:
     """A Switcher ready to be put at SW.  symbols and entries are offsets into text, in bytes.
 
-    symbols has the names of the parts, every instruction's label, and for each vector n the stub Sn and its
-    boundaries B40vn (only where the stub makes up an error code), B41vn and B42vn.
+    symbols has the names of the parts, every instruction's label and name (SW.pop_gs in rows), and for
+    each vector n the stub Sn and its boundaries B40vn (only where the stub makes up an error code), B41vn and
+    B42vn.
+    Labels of return_to_host exist twice, B43 and B43r, as those of deliver_to_host end in d.
     """
 
     name: str
@@ -102,10 +104,15 @@ _Piece = tuple[tuple[str, ...], Instruction]
 
 def _parts(reference: Reference) -> list[_Piece]:
     return [
-        ((part.symbol,) if number == 0 else (), instruction)
+        (_names(part, number, instruction.label), instruction)
         for part in reference.parts
         for number, instruction in enumerate(part.code)
     ]
+
+
+def _names(part: Part, number: int, label: str) -> tuple[str, ...]:
+    begins = (part.symbol,) if number == 0 else ()
+    return (*begins, f"{label}r") if part.symbol == "return_to_host" else begins
 
 
 def _stub_pieces(reference: Reference) -> list[_Piece]:
@@ -132,7 +139,7 @@ def _lay_out(pieces: list[_Piece], insert: Mapping[str, bytes]) -> tuple[dict[st
     regions: list[Region] = []
     at = 0
     for names, instruction in pieces:
-        for name in (*names, instruction.label):
+        for name in (*names, instruction.label, *((instruction.name,) if instruction.name else ())):
             symbols[name] = at
         end = at + len(insert.get(instruction.label, b"")) + _length(instruction)
         regions.append(Region(instruction.label, at, end, instruction.listing))

@@ -22,12 +22,16 @@ class ReferenceFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction.  code is what runs; with a target it is the opcode of a jump, and a rel32 follows."""
+    """One instruction.  code is what runs; with a target it is the opcode of a jump, and a rel32 follows.
+
+    name is what rows call it, where they speak of it.
+    """
 
     label: str
     code: bytes
     listing: str
     target: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ def _part(data: Mapping[str, Any]) -> Part:
     return Part(
         symbol=data["symbol"],
         code=tuple(
-            Instruction(i["label"], bytes.fromhex(i["hex"]), i["listing"], i.get("target"))
+            Instruction(i["label"], bytes.fromhex(i["hex"]), i["listing"], i.get("target"), i.get("name"))
             for i in data["code"]
         ),
     )
