@@ -136,6 +136,7 @@ class CaseResult:
 class RowResult:
     """One row of the catalogue and all that was run of it.
 
+    does, expects: the catalogue's own words.  remains: what of them no case covers yet.
     seen_to_fail_by: mutations and negative controls that made this row fail: the proof that it can.
     """
 
@@ -145,7 +146,10 @@ class RowResult:
     kind: str
     core: bool
     sources: tuple[str, ...]
+    does: str = ""
+    expects: str = ""
     why: str = ""
+    remains: str = ""
     waits_for: str = ""
     seen_to_fail_by: tuple[str, ...] = ()
     cases: tuple[CaseResult, ...] = ()
