@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from kvmhost.host.trace import TraceFile
 
 
-#: A vCPU's thread gives the interpreter away whenever it wakes a device; this is how long it may then wait
-#: to have it back (Python's own choice is ten times as long, and most of a trap).
-SWITCH_SECONDS = 0.0005
 #: How long a Guest's last words may take after --timeout.
 LAST_WORDS_SECONDS = 2.0
 
@@ -91,7 +87,6 @@ def boot(arguments: argparse.Namespace, opened: Opened, trace: TraceFile | None 
     """Run the Guests, one machine after the other, and print what came of them; the exit code."""
     blob = load(arguments.switcher, frame=arguments.frame, descriptors=arguments.descriptors)
     plan = Plan(arguments, opened, blob, trace)
-    sys.setswitchinterval(SWITCH_SECONDS)
     shares = [arguments.guests] if arguments.share else [[name] for name in arguments.guests]
     runs: list[MachineRun] = []
     with Seat(with_input=not arguments.shell) as seat:

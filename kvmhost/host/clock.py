@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kvmhost._native import lib
+from kvmhost.host.errors import KvmhostError
 
 
 @dataclass(order=True, slots=True)
@@ -103,12 +104,20 @@ def start_thread(target: Callable[[], None], name: str) -> threading.Thread:
 
     A signal for the process may be given to any thread that does not block it; Ctrl-C must reach
     the main thread, which may be inside KVM_RUN.  Only the wake signal stays open.
+
+    Raises KvmhostError if this process may not have another one.
     """
     blocked = set(signal.valid_signals()) - {lib.kvmhost_wake_signal()}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
+    except RuntimeError as error:
+        raise KvmhostError(
+            f"the thread {name} cannot be started",
+            cause=str(error),
+            next_step="look for what limits threads: ulimit -u, or the container's pids limit",
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return thread

@@ -7,6 +7,7 @@ it is made on purpose or not at all.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -231,29 +232,36 @@ class Machine:
     def close(self) -> None:
         """Give everything back: threads, vCPUs, VM, memory.  Twice is as good as once.
 
-        A run in another thread is ended first.  Raises KvmhostError from inside a run: a handler's.
+        A run in another thread is ended first.  Raises KvmhostError from inside a run: a handler's; and
+        what a device raises that cannot be closed, when all the rest is.
         """
         if self.closed:
             return
         self.scheduler.rest()
         self.closed = True
-        self.clock.close()
-        for guest in self.guests:
-            if guest.bus is not None:
-                guest.bus.close()
-        if self.kvm is not None:
-            self._last_statistics = collect(self)
-        for cpu in self.cpus:
-            cpu.close()
-        if hasattr(self, "vm"):
-            self.vm.close()
-        if self._own_kvm and self.kvm is not None:
-            self.kvm.close()
-        for guest in self.guests:
-            guest.forget_memory()
-        for cpu in self.cpus:
-            cpu.forget_memory()
-        self.memory.close()
+        # From the last to the first: whatever one of them raises, the others are done all the same.
+        with ExitStack() as then:
+            then.callback(self.memory.close)
+            for cpu in self.cpus:
+                then.callback(cpu.forget_memory)
+            for guest in self.guests:
+                then.callback(guest.forget_memory)
+            if self._own_kvm and self.kvm is not None:
+                then.callback(self.kvm.close)
+            if hasattr(self, "vm"):
+                then.callback(self.vm.close)
+            for cpu in self.cpus:
+                then.callback(cpu.close)
+            if self.kvm is not None:
+                then.callback(self._count)
+            for guest in reversed(self.guests):
+                if guest.bus is not None:
+                    then.callback(guest.bus.close)
+            then.callback(self.clock.close)
+
+    def _count(self) -> None:
+        """What statistics() says from now on."""
+        self._last_statistics = collect(self)
 
     def __repr__(self) -> str:
         life = "closed" if self.closed else "broken" if self.broken else "open"

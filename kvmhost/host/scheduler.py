@@ -9,6 +9,7 @@ Halted Guests leave the queue until an interrupt they have not masked is posted.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -36,6 +37,37 @@ def _has_reason(guest: Guest) -> bool:
 
 
 PATIENCE_SECONDS = lib.KVMHOST_PATIENCE_MS / 1000
+# A vCPU's thread gives the interpreter away whenever it wakes a device; this is how long it may then wait
+# to have it back (Python's own choice is ten times as long, and most of a trap).
+SWITCH_SECONDS = 0.0005
+
+
+class _Switches:
+    """How long a thread may keep the interpreter: one number for all runs of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._before = 0.0
+
+    @contextmanager
+    def quick(self) -> Iterator[None]:
+        """At most SWITCH_SECONDS inside; as it was when the last of those inside has left."""
+        with self._lock:
+            if not self._runs:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, SWITCH_SECONDS))
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._runs -= 1
+                if not self._runs:
+                    sys.setswitchinterval(self._before)
+
+
+quick_switches = _Switches().quick
 
 
 class Scheduler:
@@ -106,8 +138,13 @@ class Scheduler:
             self._changed.wait_for(lambda: not self.running)
 
     def _signal_deaf(self) -> None:
-        """A vCPU that does not answer to a kick is signalled; the shim then gives it a second."""
+        """A vCPU that does not answer to a kick is signalled; the shim then gives it a second.
+
+        And a thread may have been on its way to sleep when it was told, if a signal's handler in it did.
+        """
         if self.running and self._stopping is not None:
+            with self._changed:
+                self._changed.notify_all()
             for cpu in self._cpus:
                 lib.kvmhost_signal(cpu.c)
 
@@ -132,15 +169,15 @@ class Scheduler:
                 "this Machine is running already",
                 next_step="wait for that run, or end it with stop(); a handler cannot start another",
             )
-        self._begin(cpus, guests, goal)
-        self._always_slice = always_slice
         alarm = None
-        if timeout is not None:
-            alarm = self.clock.after(timeout, partial(self.stop, OutcomeKind.TIMED_OUT))
         workers: list[threading.Thread] = []
         try:
-            with self._interruptible():
-                workers = [start_thread(partial(self._serve, cpu), f"vCPU {cpu.index}") for cpu in cpus[1:]]
+            self._begin(cpus, guests, goal, always_slice)
+            if timeout is not None:
+                alarm = self.clock.after(timeout, partial(self.stop, OutcomeKind.TIMED_OUT))
+            with self._interruptible(), quick_switches():
+                for cpu in cpus[1:]:
+                    workers.append(start_thread(partial(self._serve, cpu), f"vCPU {cpu.index}"))
                 self._serve(cpus[0])
                 for worker in workers:
                     worker.join()
@@ -152,8 +189,10 @@ class Scheduler:
             raise self._error
         return {guest: guest.outcome or self._unfinished() for guest in guests}
 
-    def _begin(self, cpus: list[Cpu], guests: list[Guest], goal: Callable[[], bool]) -> None:
-        self._cpus, self._goal = cpus, goal
+    def _begin(
+        self, cpus: list[Cpu], guests: list[Guest], goal: Callable[[], bool], always_slice: bool
+    ) -> None:
+        self._cpus, self._goal, self._always_slice = cpus, goal, always_slice
         self._stopping = self._error = None
         self._ready = deque(guest for guest in guests if guest.outcome is None)
         self._halted.clear()
@@ -163,15 +202,23 @@ class Scheduler:
         self.running = True
 
     def _finish(self, workers: list[threading.Thread]) -> None:
-        """Whatever happened, no thread stays behind."""
-        if any(worker.is_alive() for worker in workers):
-            self.stop()
-            for worker in workers:
-                worker.join()
+        """Whatever happened, no thread stays behind: Ctrl-C is heard again when the last one is out."""
+        interrupted = None
+        while True:
+            try:
+                if not any(worker.is_alive() for worker in workers):
+                    break
+                self.stop()
+                for worker in workers:
+                    worker.join()
+            except KeyboardInterrupt as error:
+                interrupted = error
         with self._changed:
             self._threads.clear()
             self.running = False
             self._changed.notify_all()
+        if interrupted is not None:
+            raise interrupted
 
     def _unfinished(self) -> Outcome:
         kind = self._stopping or OutcomeKind.INTERRUPTED

@@ -1,13 +1,15 @@
 """The thread that knows what time it is: it outlives what it calls, and a replaced alarm is gone."""
 
+import signal
 import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kvmhost.host.clock import Clock
+from kvmhost.host.clock import Clock, start_thread
 from kvmhost.host.cpu import Cpu
+from kvmhost.host.errors import KvmhostError
 from kvmhost.host.guest import Guest
 
 
@@ -57,3 +59,15 @@ def test_a_second_look_is_ordered_again_even_if_the_first_came_before_the_order_
     cpu.look_again(0.001)
     cpu.look_again(0.001)
     assert len(posts) == 2
+
+
+def test_a_thread_that_cannot_be_had_is_told_with_what_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(KvmhostError, match="the thread one cannot be started") as caught:
+        start_thread(lambda: None, "one")
+    assert "ulimit -u" in caught.value.next_step
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmhost._native import lib
 from kvmhost.host.abi import Abi, BusKind
-from kvmhost.host.errors import GuestBroke
+from kvmhost.host.errors import GuestBroke, KvmhostError
 from kvmhost.launcher.devices.device import Device, Wiring
 from kvmhost.launcher.devices.ring import Place, StopSign, Virtqueue
 from kvmhost.launcher.errors import DeviceError
@@ -104,9 +104,10 @@ class Slot:
                 self._queues = self._wire(accepted, lines)
             except GuestBroke:
                 raise
-            except (OSError, RuntimeError) as error:
+            except (OSError, KvmhostError) as error:
+                cause = error.cause if isinstance(error, KvmhostError) else error
                 raise GuestBroke(
-                    f"its {self.device.label} cannot start: {error}",
+                    f"its {self.device.label} cannot start: {cause}",
                     "look for what this process has too many of: threads, open files",
                 ) from error
 
@@ -153,7 +154,7 @@ def close_all(slots: Iterable[Slot]) -> None:
     for slot in slots:
         try:
             slot.close()
-        except Exception as error:
+        except BaseException as error:
             failure = failure or error
     if failure is not None:
         raise failure

@@ -9,7 +9,7 @@ from launcher.devices.driver import FakeGuest
 from launcher.devices.mirror import Mirror
 
 from kvmhost.host.clock import start_thread
-from kvmhost.host.errors import GuestBroke
+from kvmhost.host.errors import GuestBroke, KvmhostError
 from kvmhost.host.memory import VmMemory
 from kvmhost.launcher.devices.bus import Line, Slot, close_all, console_at
 from kvmhost.launcher.devices.ring import Place, RingBroken
@@ -69,13 +69,13 @@ def test_a_device_that_does_not_start_ends_its_guest_only(
     def reluctant(target: Callable[[], None], name: str) -> threading.Thread:
         started.append(name)
         if len(started) == 2:
-            raise RuntimeError("can't start new thread")
+            raise KvmhostError("no thread", cause="can't start new thread", next_step="ulimit -u")
         return start_thread(target, name)
 
     monkeypatch.setattr("kvmhost.launcher.devices.device.start_thread", reluctant)
     device = Mirror(label="disk")
     slot = Slot(cast(Any, FakeGuest(memory)), device)
-    with pytest.raises(GuestBroke, match="its disk cannot start: can't start new thread"):
+    with pytest.raises(GuestBroke, match=r"cannot start: can't start new thread\. Next: look"):
         slot.start(0, lines(0x10000, 0x20000))
     assert (slot.running, device.threads, device.wiring) == (False, [], None)
     assert not [thread for thread in threading.enumerate() if thread.name in started]
