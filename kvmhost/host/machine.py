@@ -174,6 +174,21 @@ class Machine:
         self.guests.append(guest)
         return guest
 
+    def take_back(self, guest: Guest) -> None:
+        """Undo add_guest() for a Guest that has not run and whose devices are closed: it was not to be.
+
+        Its memory can be had again if it was the last one.
+        """
+        self.guests.remove(guest)
+        for slot in self.vm.slots:
+            if slot.gpa == guest.block:
+                slot.remove()
+        end = guest.state.mem_base + guest.ram.size
+        guest.forget_memory()
+        self.memory.release(guest.block, end - guest.block)
+        if all(other.block < guest.block for other in self.guests):
+            self._next_block = guest.block
+
     def wake(self, guest: Guest) -> None:
         """An interrupt was posted for a Guest.  From any thread."""
         self.scheduler.wake(guest)

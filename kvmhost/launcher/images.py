@@ -149,11 +149,12 @@ def adopt(
         return OpenImage(source.name, os.dup(source.fileno()))
     if isinstance(source, str | os.PathLike):
         return open_named(source)
-    if not hasattr(source, "fileno"):
+    try:
+        return OpenImage(str(getattr(source, "name", "the image")), os.dup(source.fileno()))
+    except (AttributeError, OSError, ValueError) as error:
         raise ImageError(
-            f"{source!r:.40} names no image", "give a path, a shipped Guest's name or an open file"
-        )
-    return OpenImage(str(getattr(source, "name", "the image")), os.dup(source.fileno()))
+            f"{source!r:.60} names no image", "give a path, a shipped Guest's name or an open file"
+        ) from error
 
 
 def parse(data: bytes, name: str, abi: Abi | None = None) -> Image:

@@ -109,17 +109,15 @@ class Machine(host.Machine):
                 next_step="leave out disks and networks for this image",
             )
         others = Equipment(rng=first.rng)
-        return [
-            self._add(
-                parsed,
-                f"{command_line} copy={copy}".strip(),
-                memory,
-                ramdisk,
-                others if copy else first,
-                f"-{copy}",
-            )
-            for copy in range(count)
-        ]
+        guests: list[Guest] = []
+        with ExitStack() as undo:
+            for copy in range(count):
+                words = f"{command_line} copy={copy}".strip()
+                equipment = others if copy else first
+                guests.append(self._add(parsed, words, memory, ramdisk, equipment, f"-{copy}"))
+                undo.callback(self._take_back, guests[-1])
+            undo.pop_all()
+        return guests
 
     def run(
         self, timeout: float | None = None, until: "Guest | Callable[[], bool] | None" = None
@@ -133,11 +131,12 @@ class Machine(host.Machine):
                     guest.bus.close()
 
     def close(self) -> None:
-        """As the host room's; then what was opened for devices is closed."""
+        """As the host room's; then what was opened for devices is closed, and not before."""
         try:
             super().close()
         finally:
-            self._held.close()
+            if self.closed:
+                self._held.close()
 
     def _add(
         self,
@@ -158,11 +157,22 @@ class Machine(host.Machine):
             pae=bool(image.pae),
             device_bytes=device_bytes(image.abi),
         )
-        for address, data in layout.pieces:
-            guest.ram.write(address, data)
-        guest.set_entry(layout.entry)
-        equipment.fit(guest, self._held)
+        with ExitStack() as undo:
+            undo.callback(self._take_back, guest)
+            for address, data in layout.pieces:
+                guest.ram.write(address, data)
+            guest.set_entry(layout.entry)
+            with ExitStack() as held:
+                equipment.fit(guest, held)
+                self._held.push(held.pop_all())
+            undo.pop_all()
         return guest
+
+    def _take_back(self, guest: "Guest") -> None:
+        """It could not be made whole, so nobody is to run it."""
+        if guest.bus is not None:
+            guest.bus.close()
+        self.take_back(guest)
 
 
 def _short_name(name: str) -> str:
