@@ -92,7 +92,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything about the machine that a verdict may want to name."""
+    """Everything about the machine that a verdict may want to name; passt: where that is, if it is."""
 
     kernel: str = ""
     machine: str = "x86_64"
@@ -102,6 +102,7 @@ class Facts:
     user: User = User()
     holders: tuple[str, ...] = ()
     container: bool = False
+    passt: str = ""
 
     @property
     def module(self) -> Module | None:
@@ -127,7 +128,14 @@ def gather(path: str = "/dev/kvm", root: Path = Path("/")) -> Facts:
         user=_user(),
         holders=_holders(root),
         container=any((root / mark).exists() for mark in CONTAINER_MARKS),
+        passt=_program("passt"),
     )
+
+
+def _program(name: str) -> str:
+    """Where the shell would find a program, "" if nowhere."""
+    places = (Path(folder) / name for folder in os.get_exec_path())
+    return next((str(place) for place in places if os.access(place, os.X_OK) and place.is_file()), "")
 
 
 def _text(path: Path) -> str:

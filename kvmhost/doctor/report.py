@@ -10,6 +10,7 @@ from kvmhost.doctor.probes import Answer, ProbeResult
 
 EXIT_CAN, EXIT_CANNOT = 0, 3
 LABEL = "{:11} {}"
+NO_PASST = "no passt, which --net user needs: apt-get install --no-install-recommends passt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield LABEL.format(facts.node.path, _node(facts))
     for holder in facts.holders:
         yield LABEL.format("also here", holder)
+    yield LABEL.format("user net", facts.passt or NO_PASST)
     if report.api_version is not None:
         yield LABEL.format("KVM API", str(report.api_version))
     if report.classes:

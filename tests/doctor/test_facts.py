@@ -117,3 +117,14 @@ def test_ids_without_a_name_are_shown_as_numbers(monkeypatch: pytest.MonkeyPatch
     assert facts.user.name == str(os.geteuid())
     assert facts.user.entitled == ()
     assert facts.node.group == str(tmp_path.stat().st_gid)
+
+
+def test_the_user_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`--net user` needs a program that not everybody has; a file that cannot be run is none."""
+    program = tmp_path / "passt"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gather().passt == ""
+    program.write_text("#!/bin/sh")
+    assert gather().passt == ""
+    program.chmod(0o755)
+    assert gather().passt == str(program)

@@ -25,6 +25,7 @@ from doctor.machines import (
 from kvmhost.doctor import Answer, Report, Verdict, examine, native_verdict, render_text, report_to_dict
 from kvmhost.doctor.ending import End, Ending
 from kvmhost.doctor.facts import Cpu, Facts, Module, Node, User
+from kvmhost.launcher.devices.net_user import INSTALL_LINE
 
 
 def both(kvm: FakeKvm, facts: Facts) -> tuple[Report, Verdict]:
@@ -332,3 +333,10 @@ def test_text_when_nothing_is_there() -> None:
     assert "neither kvm_intel nor kvm_amd is loaded" in text
     assert "not there" in text
     assert "PROBE" not in text
+
+
+def test_the_report_tells_of_the_user_network() -> None:
+    there = replace(AMD, passt="/usr/bin/passt")
+    assert "user net    /usr/bin/passt\n" in render_text(examine(device=FakeKvm(), facts=there))
+    missing = render_text(examine(device=FakeKvm(), facts=AMD))
+    assert f"user net    no passt, which --net user needs: {INSTALL_LINE}\n" in missing
