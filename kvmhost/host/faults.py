@@ -19,6 +19,10 @@ from kvmhost.host.traps import Trap
 if TYPE_CHECKING:
     from kvmhost.host.cpu import Cpu
 
+BAD_SEGMENT = (
+    "a segment register of this Guest names a descriptor that cannot be loaded any more: "
+    "change the register before the GDT"
+)
 SEGMENT_TRAPS = (Trap.GENERAL_PROTECTION, Trap.SEGMENT_NOT_PRESENT, Trap.STACK_FAULT, Trap.INVALID_TSS)
 
 
@@ -37,7 +41,7 @@ class RingZeroFault:
     def reason(self) -> str:
         """One line."""
         where = "the Switcher" if self.in_switcher else "the Host"
-        kind = Trap(self.vector).name.lower().replace("_", " ")
+        kind = Trap(min(self.vector, lib.NO_TRAP)).name.lower().replace("_", " ")
         return (
             f"{where} faulted at {self.boundary} ({self.eip:#010x}): "
             f"trap {self.vector} ({kind}), error code {self.error_code:#x}"
@@ -47,10 +51,7 @@ class RingZeroFault:
     def advice(self) -> str:
         """What to do."""
         if self.in_switcher and self.vector in SEGMENT_TRAPS:
-            return (
-                "a segment register of this Guest names a descriptor that cannot be loaded any more: "
-                "change the register before the GDT"
-            )
+            return BAD_SEGMENT
         return "this is a defect of kvmhost or of the CPU beneath: please report it"
 
     @property

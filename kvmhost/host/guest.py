@@ -199,6 +199,8 @@ class Guest:
 
     def _hooks_changed(self) -> None:
         """Gates become bounced or direct; a Guest that is running is made to come by for them."""
+        if self.state is CLOSED:
+            return
         segments.flag(self.state, lib.CHANGED_IDT)
         self.machine.wake(self)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from kvmhost._native import lib
 from kvmhost.host import emulate, fault_code, hypercalls, interrupts, mmio
 from kvmhost.host.errors import GuestBroke
+from kvmhost.host.faults import BAD_SEGMENT
 from kvmhost.host.traps import HAS_ERROR_CODE, Trap
 
 if TYPE_CHECKING:
@@ -76,14 +77,14 @@ class GuestTrap:
         """Hand the trap to the Guest's own handler; kills a Guest that has none."""
         vector = self.vector
         code = self.error_code if vector in HAS_ERROR_CODE else None
-        if vector > 255 or not interrupts.enter_handler(self.guest, vector, code):
+        if vector == lib.NO_TRAP:
+            self.kill("the Switcher came back without a trap: it faulted inside", BAD_SEGMENT)
+        if not interrupts.enter_handler(self.guest, vector, code):
             self.kill(
                 self._unhandled(), "install a gate for it with LOAD_IDT_ENTRY, or do not cause the trap"
             )
 
     def _unhandled(self) -> str:
-        if self.vector == lib.NO_TRAP:
-            return "the Switcher came back without a trap: it faulted inside"
         what = self.kind.name.lower().replace("_", " ")
         detail = f"address {self.cr2:#010x}, " if self.vector == Trap.PAGE_FAULT else ""
         return (
