@@ -113,8 +113,8 @@ class Machine(host.Machine):
         with ExitStack() as undo:
             for copy in range(count):
                 words = f"{command_line} copy={copy}".strip()
-                equipment = others if copy else first
-                guests.append(self._add(parsed, words, memory, ramdisk, equipment, f"-{copy}"))
+                given = others if copy else first
+                guests.append(self._add(parsed, words, memory, ramdisk, given, f"-{copy}"))
                 undo.callback(self._take_back, guests[-1])
             undo.pop_all()
         return guests

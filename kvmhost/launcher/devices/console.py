@@ -41,6 +41,10 @@ PORTS: Final = 1
 INPUT, OUTPUT = 0, 1
 #: How much of a Guest's text is copied at a time, however much it offers.
 PIECE: Final = 65536
+#: How much of it is still said when the device is to stop: more than a driver ever leaves behind.
+LAST_WORDS: Final = 1 << 20
+#: Seconds without a word, nor any more room for input, after which a driver is one that only reads.
+SILENCE: Final = 5.0
 
 
 class Typing:
@@ -198,9 +202,7 @@ class Console(Device):
             self._serve_output(wiring, wiring.queues[OUTPUT])
 
     def _serve_input(self, wiring: Wiring, queue: Virtqueue) -> None:
-        # Drivers of 4.x throw away what comes before they have made their port.  When the Guest has said
-        # something through it, it is made.
-        if wiring.abi.bus is BusKind.PCI and not queue.wait_for(self._spoken):
+        if wiring.abi.bus is BusKind.PCI and not self._wait_for_its_port(queue):
             return
         while queue.wait_for(self.typing.fd):
             while (chain := queue.pop()) is None:
@@ -211,17 +213,35 @@ class Console(Device):
             queue.interrupt()
             self._tell_size(INPUT)
 
+    def _wait_for_its_port(self, queue: Virtqueue) -> bool:
+        """Drivers of 4.x throw away what comes before they have made their port.
+
+        When the Guest has said something through it, it is made; and when it has long offered room, and no
+        more of it lately, for the port comes right behind that.  False if the device is to stop.
+        """
+        offered = 0
+        while not queue.wait_for(self._spoken, timeout=SILENCE):
+            if queue.stop.is_set():
+                return False
+            before, offered = offered, queue.waiting
+            if offered and offered == before:
+                break
+        return True
+
     def _serve_output(self, wiring: Wiring, queue: Virtqueue) -> None:
         told = wiring.abi.bus is BusKind.TLV
         more = True
+        left = LAST_WORDS
         # A Guest may have ended right behind its last kick: when we are to stop, its words are still said.
+        # But a few descriptors may name all of its memory again and again.
         while more:
             more = queue.wait()
             heard = False
             while (chain := queue.pop()) is not None:
                 for view in queue.iov(chain.readable):
                     for at in range(0, len(view), PIECE):
-                        if not self._utter(wiring, bytes(view[at : at + PIECE])):
+                        left -= PIECE if wiring.stop.is_set() else 0
+                        if left < 0 or not self._utter(wiring, bytes(view[at : at + PIECE])):
                             return
                 queue.push(chain, chain.readable_bytes if told else 0)
                 heard = True

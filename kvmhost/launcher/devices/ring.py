@@ -170,11 +170,15 @@ class Virtqueue:
 
     # ---- taking and giving back ----------------------------------------------------
 
+    @property
+    def waiting(self) -> int:
+        """How many requests the driver says that there are; it may say anything."""
+        return int((self._u16[self._available + 1] - self._seen) & 0xFFFF)
+
     # [D10]
     def pop(self) -> Chain | None:
         """The next request, or None if there is none.  Raises RingBroken."""
-        index = self._u16[self._available + 1]
-        waiting = (index - self._seen) & 0xFFFF
+        waiting = self.waiting
         if not waiting:
             return None
         if waiting > self.num:

@@ -9,6 +9,7 @@ from launcher.devices.driver import Buffer, Driver, FakeGuest
 
 from kvmhost.host.abi import abi_of
 from kvmhost.host.memory import VmMemory
+from kvmhost.launcher.devices import console as room
 from kvmhost.launcher.devices.console import Console, Typing
 from kvmhost.launcher.devices.device import Wiring
 from kvmhost.launcher.devices.ring import Place, StopSign, Virtqueue
@@ -126,8 +127,11 @@ def test_input_waits_for_the_driver_and_for_room(memory: VmMemory) -> None:
     typing.close()
 
 
-def test_a_driver_of_4_x_hears_nothing_before_it_has_spoken(memory: VmMemory) -> None:
+def test_a_driver_of_4_x_hears_nothing_before_it_has_spoken(
+    memory: VmMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It throws away what comes before it has made its port."""
+    monkeypatch.setattr(room, "SILENCE", 600.0)
     heard: list[bool] = []
     typing = Typing()
     typing.put(b"early")
@@ -139,6 +143,43 @@ def test_a_driver_of_4_x_hears_nothing_before_it_has_spoken(memory: VmMemory) ->
     assert heard == [False]
     bench.console.close()
     typing.close()
+
+
+def test_a_driver_of_4_x_that_never_speaks_is_heard_out_and_then_gets_its_input(
+    memory: VmMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that only reads has made its port when it has offered room, and no more of it for a while."""
+    monkeypatch.setattr(room, "SILENCE", 0.01)
+    bench = Bench(memory, "4.4", Console())
+    bench.console.type(b"for a listener")
+    bench.offer(4096)
+    assert bench.hear() == b"for a listener"
+    bench.console.close()
+
+
+def test_a_driver_that_is_still_busy_offering_room_gets_no_input(
+    memory: VmMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "SILENCE", 600.0)
+    offered = iter([0, 0, 1, 2, 5, 5])
+
+    class Queue:
+        stop = StopSign()
+        waiting = property(lambda self: next(offered))
+
+        def wait_for(self, fd: int, timeout: float) -> bool:
+            assert timeout == 600.0
+            return False
+
+    queue: Any = Queue()
+    screen = Console()
+    screen._spoken = -1
+    assert screen._wait_for_its_port(queue)
+    assert list(offered) == []
+    queue.stop.set()
+    assert not screen._wait_for_its_port(queue)
+    queue.stop.close()
+    screen.close()
 
 
 def test_input_outlives_the_driver_and_the_console(memory: VmMemory) -> None:
@@ -291,6 +332,23 @@ def test_a_driver_is_told_of_the_size_once_it_has_a_place_to_keep_it(memory: VmM
     bench.say(b"z")
     bench.guest.until(lambda: len(told) == 3)
     console.close()
+
+
+def test_a_guest_that_says_one_thing_for_ever_does_not_keep_its_device(memory: VmMemory) -> None:
+    """255 parts, each the whole memory: when the device is to stop, no such speech is let finish."""
+    said_afterwards = 0
+
+    def listen(words: bytes) -> None:
+        nonlocal said_afterwards
+        said_afterwards += len(words) if bench.stop.is_set() else 0
+        bench.stop.set()
+
+    bench = Bench(memory, "3.12", Console(listen))
+    bench.tx.add([Buffer(0, 0x60000)] * 255)
+    bench.queues[1].kick()
+    bench.guest.until(bench.stop.is_set)
+    bench.console.close()
+    assert 0x60000 - room.PIECE < said_afterwards <= room.LAST_WORDS
 
 
 def test_early_text_needs_no_driver(said: list[bytes]) -> None:
