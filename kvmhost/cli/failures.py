@@ -99,7 +99,6 @@ CODES = {
     "SwitcherError": USAGE,
     "GuestBroke": GUEST_FAILED,
     "ImageError": GUEST_FAILED,
-    "SwitcherFault": OUR_FAULT,
     "MachineBroken": OUR_FAULT,
     "AddressError": OUR_FAULT,
     "HookError": GUEST_FAILED,

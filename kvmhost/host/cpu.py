@@ -77,10 +77,14 @@ class Cpu:
         self.settled: Guest | None = None  # the Guest that nothing has to be prepared for
         self.guest_changes = 0
         self._looks_again = False
-        self.kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.vcpu: Vcpu = vm.create_vcpu(index)
         self.vcpu.set_cpuid(cpuid)
-        vm.irqfd(self.kick_fd, FIRST_KICK_GSI + index)
+        self.kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            vm.irqfd(self.kick_fd, FIRST_KICK_GSI + index)
+        except BaseException:
+            os.close(self.kick_fd)
+            raise
         self.c: Any = ffi.new("struct kvmhost_cpu *")
         self.c.fd = self.vcpu.fd
         self.c.kick_fd = self.kick_fd

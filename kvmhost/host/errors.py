@@ -1,9 +1,9 @@
 """What can go wrong in the host room, and what to do about it.
 
-Three things break, and they must never be confused.  A Guest that breaks a rule dies alone (GuestBroke).
-A Switcher that faults while Guest tables are live has a bug, or was made to have one (SwitcherFault).
-A vCPU that does not come back, or an exit that cannot happen, means the whole VM is lost (MachineBroken).
-Each says what happened, why, and what a person can try next; nobody ever sees a bare errno.
+Two things break, and they must never be confused.  A Guest that breaks a rule dies alone (GuestBroke), also
+when it makes the Switcher fault.  A vCPU that does not come back, or an exit that cannot happen, means the
+whole VM is lost (MachineBroken).  Each says what happened, why, and what
+a person can try next; nobody ever sees a bare errno.
 """
 
 from typing import Any
@@ -55,10 +55,6 @@ class GuestBroke(KvmhostError):
 
 class BootError(KvmhostError):
     """A Guest cannot be started as its generation is: nothing of it was run."""
-
-
-class SwitcherFault(KvmhostError):
-    """An exception at ring 0 inside the Switcher while a Guest's tables were live."""
 
 
 class MachineBroken(KvmhostError):

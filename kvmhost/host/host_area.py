@@ -15,23 +15,15 @@ from typing import Any, Final
 from kvmhost._native import ffi, lib
 from kvmhost.host.errors import MachineBroken
 from kvmhost.host.memory import VmMemory
+from kvmhost.host.page_bits import ACCESSED, DIRTY, LARGE_PAGE, NX, PAGE, PAGE_SIZE, PRESENT, RW
 from kvmhost.switcher import gates
 from kvmhost.switcher.blobs import Blob, read_data
 from kvmhost.switcher.pair import StatePage, pair_address
 
-# Page-table bits (Intel SDM vol. 3, "PAE Paging").
-PRESENT: Final = 1
-WRITABLE: Final = 2
-ACCESSED: Final = 0x20
-DIRTY: Final = 0x40
-LARGE: Final = 0x80
-NO_EXECUTE: Final = 1 << 63
-TABLE: Final = PRESENT | WRITABLE | ACCESSED
+TABLE: Final = PRESENT | RW | ACCESSED
 TEXT: Final = PRESENT | ACCESSED
-DATA: Final = PRESENT | WRITABLE | ACCESSED | DIRTY | NO_EXECUTE
+DATA: Final = PRESENT | RW | ACCESSED | DIRTY | NX
 
-PAGE: Final = lib.PAGE_BYTES
-LARGE_PAGE: Final = 0x200000
 BASE: Final = lib.HOST_AREA_BASE
 TEXT_AT: Final = BASE + lib.HOST_TEXT_OFFSET
 IDT_AT: Final = BASE + lib.HOST_IDT_OFFSET
@@ -105,7 +97,7 @@ class HostArea:
     def map_guest(self, start: int, end: int) -> None:
         """Show a Guest's block and RAM to the Host, in 2 MiB entries; both ends are multiples."""
         for physical in range(start, end, LARGE_PAGE):
-            self.memory.u64[PD_AT // 8 + physical // LARGE_PAGE] = physical | DATA | LARGE
+            self.memory.u64[PD_AT // 8 + physical // LARGE_PAGE] = physical | DATA | PAGE_SIZE
 
     def set_up_cpu(self, area: CpuArea) -> None:
         """A vCPU's GDT, TSS, mailbox and state page as they are before its first instruction."""

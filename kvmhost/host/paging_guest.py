@@ -20,7 +20,6 @@ from kvmhost.host.page_bits import (
     RW,
     TABLE_BITS_FORBIDDEN,
     TABLE_FLAGS,
-    USER,
 )
 
 _ADVICE_FLAGS = "lguest Guests have no large pages, and set only P, RW, US, A and D above the last level"
@@ -143,15 +142,6 @@ class GuestTables:
                 f"{level} entry {entry:#x} leads beyond its {self._state.limit_bytes:#x} bytes of memory",
                 _ADVICE_FRAME,
             )
-
-
-def rights(above: int, entry: int) -> int:
-    """RW and USER bits that two levels leave together (Intel SDM vol. 3, "Determination of Access Rights").
-
-    >>> rights(RW | USER, RW) == RW
-    True
-    """
-    return above & entry & (RW | USER)
 
 
 def pgdir_key(pgdir: int, pae: int) -> int:

@@ -28,11 +28,10 @@ REST: Final = len(VMCALL) - 1
 
 
 class VmcallRewriter:
-    """Decides, for each page shown to the CPU, whether it may be executed.  rewritten: how many were."""
+    """Decides, for each page shown to the CPU, whether it may be executed."""
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
-        self.rewritten = 0
 
     def executable(self, address: int, error_code: int, entry: int) -> int:
         """The shadow entry for linear `address` after a fault with `error_code`, `entry` being the plain one.
@@ -63,5 +62,4 @@ class VmcallRewriter:
         at = code.find(VMCALL)
         while at >= 0:
             guest.write_linear(start + at, INT_1F)
-            self.rewritten += 1
             at = code.find(VMCALL, at + len(VMCALL))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,11 @@ from host.native_guest import FakeClock
 from kvmhost._native import ffi
 from kvmhost.host import KvmhostError, Machine, scheduler
 from kvmhost.host import machine as machines
+from kvmhost.host.clock import Clock
+from kvmhost.host.cpu import Cpu
+from kvmhost.host.memory import VmMemory
 from kvmhost.host.scheduler import Scheduler
+from kvmhost.switcher import load
 
 
 class FakeCpu:
@@ -213,3 +218,19 @@ def test_counters_that_cannot_be_read_do_not_keep_a_machine_open(
     with pytest.raises(KvmhostError, match="did not come out"):
         machine.close()
     assert machine.memory.closed and machine.vm.closed  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("refused", ["create_vcpu", "irqfd"])
+def test_a_vcpu_that_cannot_be_had_leaves_no_descriptor(memory: VmMemory, refused: str) -> None:
+    class Vm:
+        def __getattr__(self, name: str) -> Any:
+            if name == refused:
+                raise KvmhostError("refused")
+            return lambda *_: SimpleNamespace(set_cpuid=lambda entries: None)
+
+    before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
+    vm: Any = Vm()
+    host: Any = SimpleNamespace(memory=memory, blob=load("hardened"))
+    with pytest.raises(KvmhostError, match="refused"):
+        Cpu(vm, host, Clock(), 0, ())
+    assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
