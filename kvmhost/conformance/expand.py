@@ -1,0 +1,354 @@
+"""From rows to Cases: every expression evaluated, every builder applied, nothing symbolic left.
+
+A row that names layers of a Switcher becomes one Case for each that the caller has an image of.  Expectations
+that override (any_of, deviation, layer) are laid over the row's own, key by key, so that a file says only what
+is different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from . import descriptors, expression, schema
+from .case import (
+    GPRS,
+    NO_ERROR,
+    Alternative,
+    Case,
+    Cpu,
+    Deviation,
+    Event,
+    Expect,
+    Masked,
+    MemoryExpect,
+    TrapExpect,
+    Watch,
+)
+from .errors import RowError
+from .row import NOTHING, CaseSpec, Row, Table
+from .scene import Scene
+from .stage import Stage, StageError, page_number
+from .switcher_image import SwitcherImage
+
+Switchers = Mapping[str, SwitcherImage]
+# Families by name: from a row to the specs of its cases, in the order in which they are to run.
+Family = Callable[[Row], Iterator[CaseSpec]]
+MSRS: Mapping[str, int] = {
+    "SYSENTER_CS": 0x174,
+    "SYSENTER_ESP": 0x175,
+    "SYSENTER_EIP": 0x176,
+    "MISC_ENABLE": 0x1A0,
+    "DEBUGCTL": 0x1D9,
+    "PAT": 0x277,
+    "EFER": 0xC0000080,
+    "STAR": 0xC0000081,
+}
+_CR0 = {"PE": 0, "MP": 1, "EM": 2, "TS": 3, "ET": 4, "NE": 5, "WP": 16, "AM": 18, "NW": 29, "CD": 30, "PG": 31}
+_CR4 = {
+    **{"VME": 0, "PVI": 1, "TSD": 2, "DE": 3, "PSE": 4, "PAE": 5, "MCE": 6, "PGE": 7, "PCE": 8, "OSFXSR": 9},
+    "OSXMMEXCPT": 10,
+    **{"UMIP": 11, "FSGSBASE": 16, "PCIDE": 17, "OSXSAVE": 18, "SMEP": 20, "SMAP": 21, "PKE": 22},
+}
+_EFER = {"SCE": 0, "NXE": 11}
+FLAG_BITS: Mapping[str, Mapping[str, int]] = {"cr0": _CR0, "cr4": _CR4, "efer": _EFER}
+_SEGMENT_SLOTS = ("gs", "fs", "ds", "es", "cs", "ss")
+
+
+def expand(row: Row, switchers: Switchers = NOTHING) -> list[Case]:
+    """The Cases of a row, one for each of its specs and layers.
+
+    switchers has the images of the layers other than L1; layers without one give no case.  A row that is not
+    written has none.  Raises RowError with the case's name and the key that cannot be evaluated.
+    """
+    if row.program:
+        return [_program(row)]
+    specs = family(row)(row) if row.family else iter(row.cases)
+    return [case for spec in specs for case in _layers(row, spec, switchers)]
+
+
+def family(row: Row) -> Family:
+    """The generator that a row names; RowError if there is none of that name."""
+    from .families import FAMILIES
+
+    if row.family not in FAMILIES:
+        raise RowError(str(row.path), "family", repr(row.family), "one of " + ", ".join(sorted(FAMILIES)))
+    return FAMILIES[row.family]
+
+
+def _program(row: Row) -> Case:
+    return Case(
+        row=row.id,
+        name=row.program,
+        layer=row.layers[0],
+        kind=row.kind,
+        template=None,
+        cpu=None,
+        expect=Expect(outcome=row.expect.get("outcome", "values"), values=row.expect.get("values", NOTHING)),
+        deviations={
+            environment: Deviation(
+                each["dev"],
+                None
+                if each.get("demonstrable") is False
+                else Expect(outcome="values", values={**row.expect.get("values", {}), **each["expect"]["values"]}),
+            )
+            for environment, each in row.deviation.items()
+        },
+        requires=frozenset(row.requires),
+        program=row.program,
+        parameters=row.parameters,
+    )
+
+
+def _layers(row: Row, spec: CaseSpec, switchers: Switchers) -> Iterator[Case]:
+    layers = list(spec.layers)
+    layers += [name for name in switchers if name == "L3-foreign" and any(x.startswith("L3") for x in layers)]
+    for layer in dict.fromkeys(layers):
+        if spec.world == "L1":
+            yield _Maker(row, spec, layer, None).case()
+        elif layer in switchers:
+            yield from _boundaries(row, spec, layer, switchers[layer])
+
+
+def _boundaries(row: Row, spec: CaseSpec, layer: str, switcher: SwitcherImage) -> Iterator[Case]:
+    """at = "every boundary" is one case for each labelled instruction of the Switcher under test."""
+    if spec.event.get("at") != "every boundary":
+        yield _Maker(row, spec, layer, switcher).case()
+        return
+    for name in switcher.boundaries:
+        event = {**spec.event, "at": f"SW.{name}"}
+        yield _Maker(row, replace(spec, name=f"{spec.name} at {name}", event=event), layer, switcher).case()
+
+
+def overlaid(under: Table, over: Table) -> Table:
+    """A table with another one's keys laid over it, tables within tables too; lists are replaced.
+
+    >>> overlaid({"trap": {"vector": 13, "error": 0}}, {"trap": {"vector": 6}})
+    {'trap': {'vector': 6, 'error': 0}}
+    """
+    both = dict(under)
+    for key, value in over.items():
+        old = both.get(key)
+        both[key] = overlaid(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+class _Maker:
+    """One spec on one layer being turned into a Case."""
+
+    def __init__(self, row: Row, spec: CaseSpec, layer: str, switcher: SwitcherImage | None) -> None:
+        self.row, self.spec, self.layer = row, spec, layer
+        world = "pair" if spec.world == "pair" else "L1"
+        self.stage = Stage.of(world, "pae" if spec.paging == "pae" else "legacy", switcher)
+        self.symbols = dict(self.stage.symbols)
+        for each in spec.code:
+            start = self.number(each.at, "code.at")
+            self.symbols |= {name: start + offset for name, offset in each.labels.items()}
+        self.cpu = self._cpu()
+
+    def number(self, value: schema.Value, key: str) -> int:
+        try:
+            return expression.evaluate(value, self.symbols)
+        except expression.ExpressionError as error:
+            raise self.error(key, str(error), "numbers, and symbols of the stage") from error
+
+    def error(self, key: str, problem: str, allowed: str) -> RowError:
+        return RowError(str(self.row.path), f"case {self.spec.name!r}: {key}", problem, allowed)
+
+    def numbers(self, table: Table, key: str) -> dict[str, int]:
+        return {name: self.number(value, f"{key}.{name}") for name, value in table.items()}
+
+    def case(self) -> Case:
+        spec = self.spec
+        stated = overlaid(spec.expect, spec.layer.get(self.layer, NOTHING).get("expect", NOTHING))
+        scene = Scene(self.stage)
+        try:
+            self._build(scene)
+        except (descriptors.DescriptorError, ValueError) as error:
+            if isinstance(error, RowError):
+                raise
+            raise self.error("scene", str(error), "what the stage has") from error
+        return Case(
+            row=self.row.id,
+            name=spec.name,
+            layer=self.layer,
+            kind=spec.kind,
+            template=self.stage.template,
+            cpu=self.cpu,
+            patches=scene.patches(),
+            watches=tuple(
+                Watch(self.number(each["at"], "watch.at"), self.number(each.get("size", 4), "watch.size"))
+                for each in spec.watch
+            ),
+            event=self._event(spec.event) if spec.event else None,
+            expect=self._expect(stated),
+            any_of=tuple(
+                Alternative(each["reason"], self._expect(overlaid(stated, each["expect"])))
+                for each in spec.any_of
+            ),
+            deviations={
+                environment: Deviation(
+                    each["dev"],
+                    None
+                    if each.get("demonstrable") is False
+                    else self._expect(overlaid(stated, each.get("expect", NOTHING))),
+                )
+                for environment, each in spec.deviation.items()
+            },
+            requires=frozenset(spec.requires),
+        )
+
+    def _build(self, scene: Scene) -> None:
+        spec = self.spec
+        for each in spec.pages:
+            fields = self.numbers({k: v for k, v in each.items() if k not in ("table", "level")}, "pages")
+            scene.page(table=each.get("table", "host"), level=each.get("level", "4k"), **fields)
+        for each in spec.gdt:
+            self._descriptor(scene, each)
+        for each in spec.idt:
+            fields = self.numbers({k: v for k, v in each.items() if k not in ("table", "type", "raw")}, "idt")
+            extra = self._typed(each, "idt")
+            scene.gate(fields.pop("vector"), each.get("table", "host"), **extra, **fields)  # type: ignore[arg-type]
+        if spec.tss:
+            fields = self.numbers({k: v for k, v in spec.tss.items() if k != "table"}, "tss")
+            scene.tss(spec.tss.get("table", "host"), **fields)
+        if spec.frame:
+            scene.frame(**self.numbers(spec.frame, "frame"))
+        for code in spec.code:
+            scene.write(self.number(code.at, "code.at"), code.bytes)
+        for each in spec.memory:
+            scene.write(self.number(each["at"], "memory.at"), self._data(each, "memory"))
+
+    def _typed(self, each: Table, key: str) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
+        if "type" in each:
+            named = each["type"] in (*schema.SEGMENT_TYPES, *schema.GATE_TYPES)
+            extra["type"] = each["type"] if named else self.number(each["type"], f"{key}.type")
+        if "raw" in each:
+            extra["raw"] = bytes.fromhex(each["raw"])
+        return extra
+
+    def _descriptor(self, scene: Scene, each: Table) -> None:
+        fields = self.numbers({k: v for k, v in each.items() if k not in ("table", "type", "raw")}, "gdt")
+        extra = self._typed(each, "gdt")
+        selector = fields.pop("selector")
+        if "target" in fields:
+            gate: dict[str, Any] = {**fields, **extra, "selector": fields["target"]}
+            del gate["target"]
+            extra, fields = {"raw": descriptors.gate(**gate)}, {}
+        scene.descriptor(selector, each.get("table", "host"), **extra, **fields)
+
+    def _data(self, each: Table, key: str) -> bytes:
+        if "hex" in each:
+            return bytes.fromhex(each["hex"])
+        if "u32" in each:
+            values = (self.number(value, f"{key}.u32") for value in each["u32"])
+            return b"".join((value & 0xFFFFFFFF).to_bytes(4, "little") for value in values)
+        if "fill" in each and "size" in each:
+            return bytes([self.number(each["fill"], f"{key}.fill")]) * self.number(each["size"], f"{key}.size")
+        raise self.error(key, f"nothing to put at {each['at']}", "hex, u32, or fill with size")
+
+    def _cpu(self) -> Cpu:
+        told = dict(self.spec.cpu)
+        cpu = self.stage.cpu(self.spec.start)  # type: ignore[arg-type]
+        start = {"cr0": cpu.cr0, "cr4": cpu.cr4, "efer": 0}
+        for name, flags in FLAG_BITS.items():
+            for suffix, value in (("set", 1), ("clear", 0)):
+                for flag in told.pop(f"{name}_{suffix}", ()):
+                    start[name] = start[name] & ~(1 << flags[flag]) | value << flags[flag]
+        msrs = [(MSRS[name], self.number(value, "cpu.msr")) for name, value in told.pop("msr", {}).items()]
+        if start["efer"] or "efer" in told:
+            msrs.append((MSRS["EFER"], self.number(told.pop("efer", start["efer"]), "cpu.efer")))
+        debug = [(int(name[2]), self.number(told.pop(name), name)) for name in schema.DEBUG if name in told]
+        fields: dict[str, Any] = {"cr0": start["cr0"], "cr4": start["cr4"], **self.numbers(told, "cpu")}
+        fields = {name: value & 0xFFFFFFFF for name, value in fields.items()}
+        return replace(cpu, **fields, dr=tuple(sorted(debug)), msrs=tuple(msrs))
+
+    def _event(self, told: Table) -> Event:
+        return Event(
+            kind=told["kind"],
+            at=self.number(told["at"], "event.at") if "at" in told else None,
+            hit=self.number(told.get("hit", 1), "event.hit"),
+            steps=self.number(told["steps"], "event.steps") if "steps" in told else None,
+            vector=self.number(told.get("vector", 0), "event.vector"),
+            count=self.number(told.get("count", 1), "event.count"),
+            after=self._event(told["after"]) if told.get("after") else None,
+        )
+
+    def _expect(self, told: Table) -> Expect:
+        cr, dr = {}, {}
+        for name, masked in self._masked(told.get("cr", NOTHING), "cr").items():
+            (dr if name.startswith("dr") else cr)[name] = masked
+        changed = told.get("changed")
+        return Expect(
+            outcome=told.get("outcome", "trap"),
+            trap=self._trap(told["trap"]) if "trap" in told else None,
+            regs=self._kept(told) | self._masked(told.get("regs", NOTHING), "regs"),
+            segs=self.numbers(told.get("segs", NOTHING), "segs"),
+            cr=cr,
+            dr=dr,
+            tables=self.numbers(told.get("tables", NOTHING), "tables"),
+            memory=(*self._memory(told.get("memory", ())), *self._frame(told.get("frame", NOTHING))),
+            changed=None if changed is None else self._pages(changed),
+            hidden={name: self.numbers(parts, "hidden") for name, parts in told.get("hidden", NOTHING).items()},
+            values={**told.get("values", {}), **told.get("report", {})},
+        )
+
+    def _kept(self, told: Table) -> dict[str, Masked]:
+        """kept = true: every general register but ESP is as it was at the start."""
+        if not told.get("kept"):
+            return {}
+        return {name: Masked(getattr(self.cpu, name)) for name in GPRS if name != "esp"}
+
+    def _trap(self, told: Table) -> TrapExpect:
+        fields = {key: value for key, value in told.items() if not (key == "error" and value == "none")}
+        numbers = {name: value & 0xFFFFFFFF for name, value in self.numbers(fields, "trap").items()}
+        if told.get("error") == "none":
+            numbers["error"] = NO_ERROR
+        return TrapExpect(**numbers)
+
+    def _masked(self, told: Table, key: str) -> dict[str, Masked]:
+        numbers = self.numbers(told, key)
+        return {
+            name: Masked(value & 0xFFFFFFFF, numbers.get(f"{name}_mask", 0xFFFFFFFF))
+            for name, value in numbers.items()
+            if not name.endswith("_mask")
+        }
+
+    def _memory(self, told: Any) -> Iterator[MemoryExpect]:
+        for each in told:
+            data = self._data(each, "expect.memory")
+            mask = each.get("mask")
+            if mask is not None:
+                masks = mask if isinstance(mask, list) else [mask] * (len(data) // 4)
+                mask = self._data({"at": each["at"], "u32": masks}, "expect.memory.mask")
+            yield MemoryExpect(self.number(each["at"], "expect.memory.at"), data, mask, str(each["at"]))
+
+    def _frame(self, told: Table) -> Iterator[MemoryExpect]:
+        """A saved segment is 16 bits wide: CPUs differ in what they leave in the upper half (DV-11)."""
+        for name, masked in self._masked(told, "frame").items():
+            mask = masked.mask & (0xFFFF if name in _SEGMENT_SLOTS else 0xFFFFFFFF)
+            yield MemoryExpect(
+                self.number(f"FRAME.{name}", "expect.frame"),
+                masked.value.to_bytes(4, "little"),
+                mask.to_bytes(4, "little"),
+                f"regs.{name}",
+            )
+
+    def _pages(self, told: Any) -> frozenset[int]:
+        try:
+            return frozenset(page_number(self.number(each, "expect.changed")) for each in told)
+        except StageError as error:
+            raise self.error("expect.changed", str(error), "physical addresses in the arena") from error
+
+
+def parameters(row: Row, *names: str) -> Iterator[tuple[Any, ...]]:
+    """All combinations of a family's parameters, in the order of the names; RowError if one is missing."""
+    lists = []
+    for name in names:
+        if not isinstance(row.parameters.get(name), list):
+            raise RowError(str(row.path), f"parameters.{name}", "is missing", "a list")
+        lists.append(row.parameters[name])
+    yield from product(*lists)
