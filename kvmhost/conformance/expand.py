@@ -1,8 +1,8 @@
 """From rows to Cases: every expression evaluated, every builder applied, nothing symbolic left.
 
 A row that names layers of a Switcher becomes one Case for each that the caller has an image of.  Expectations
-that override (any_of, deviation, layer) are laid over the row's own, key by key, so that a file says only what
-is different.
+that override (any_of, deviation, layer) are laid over the row's own, key by key, so that a file says only
+what is different.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .case import (
 from .errors import RowError
 from .row import NOTHING, CaseSpec, Row, Table
 from .scene import Scene
-from .stage import Stage, StageError, page_number
+from .stage import Stage, StageError, World, page_number
 from .switcher_image import SwitcherImage
 
 Switchers = Mapping[str, SwitcherImage]
@@ -46,14 +46,12 @@ MSRS: Mapping[str, int] = {
     "EFER": 0xC0000080,
     "STAR": 0xC0000081,
 }
-_CR0 = {"PE": 0, "MP": 1, "EM": 2, "TS": 3, "ET": 4, "NE": 5, "WP": 16, "AM": 18, "NW": 29, "CD": 30, "PG": 31}
-_CR4 = {
-    **{"VME": 0, "PVI": 1, "TSD": 2, "DE": 3, "PSE": 4, "PAE": 5, "MCE": 6, "PGE": 7, "PCE": 8, "OSFXSR": 9},
-    "OSXMMEXCPT": 10,
-    **{"UMIP": 11, "FSGSBASE": 16, "PCIDE": 17, "OSXSAVE": 18, "SMEP": 20, "SMAP": 21, "PKE": 22},
+# Bit numbers of the flags that rows may name (schema.CR0_FLAGS, CR4_FLAGS, EFER_FLAGS).
+FLAG_BITS: Mapping[str, Mapping[str, int]] = {
+    "cr0": dict(zip(schema.CR0_FLAGS, (0, 1, 2, 3, 4, 5, 16, 18, 29, 30, 31), strict=True)),
+    "cr4": dict(zip(schema.CR4_FLAGS, (*range(12), 16, 17, 18, 20, 21, 22), strict=True)),
+    "efer": dict(zip(schema.EFER_FLAGS, (0, 11), strict=True)),
 }
-_EFER = {"SCE": 0, "NXE": 11}
-FLAG_BITS: Mapping[str, Mapping[str, int]] = {"cr0": _CR0, "cr4": _CR4, "efer": _EFER}
 _SEGMENT_SLOTS = ("gs", "fs", "ds", "es", "cs", "ss")
 
 
@@ -92,7 +90,7 @@ def _program(row: Row) -> Case:
                 each["dev"],
                 None
                 if each.get("demonstrable") is False
-                else Expect(outcome="values", values={**row.expect.get("values", {}), **each["expect"]["values"]}),
+                else Expect("values", values={**row.expect.get("values", {}), **each["expect"]["values"]}),
             )
             for environment, each in row.deviation.items()
         },
@@ -140,7 +138,7 @@ class _Maker:
 
     def __init__(self, row: Row, spec: CaseSpec, layer: str, switcher: SwitcherImage | None) -> None:
         self.row, self.spec, self.layer = row, spec, layer
-        world = "pair" if spec.world == "pair" else "L1"
+        world: World = "pair" if spec.world == "pair" else "L1"
         self.stage = Stage.of(world, "pae" if spec.paging == "pae" else "legacy", switcher)
         self.symbols = dict(self.stage.symbols)
         for each in spec.code:
@@ -210,7 +208,8 @@ class _Maker:
         for each in spec.idt:
             fields = self.numbers({k: v for k, v in each.items() if k not in ("table", "type", "raw")}, "idt")
             extra = self._typed(each, "idt")
-            scene.gate(fields.pop("vector"), each.get("table", "host"), **extra, **fields)  # type: ignore[arg-type]
+            vector = fields.pop("vector")
+            scene.gate(vector, each.get("table", "host"), **extra, **fields)  # type: ignore[arg-type]
         if spec.tss:
             fields = self.numbers({k: v for k, v in spec.tss.items() if k != "table"}, "tss")
             scene.tss(spec.tss.get("table", "host"), **fields)
@@ -238,7 +237,7 @@ class _Maker:
             gate: dict[str, Any] = {**fields, **extra, "selector": fields["target"]}
             del gate["target"]
             extra, fields = {"raw": descriptors.gate(**gate)}, {}
-        scene.descriptor(selector, each.get("table", "host"), **extra, **fields)
+        scene.descriptor(selector, each.get("table", "host"), **extra, **fields)  # type: ignore[arg-type]
 
     def _data(self, each: Table, key: str) -> bytes:
         if "hex" in each:
@@ -247,7 +246,8 @@ class _Maker:
             values = (self.number(value, f"{key}.u32") for value in each["u32"])
             return b"".join((value & 0xFFFFFFFF).to_bytes(4, "little") for value in values)
         if "fill" in each and "size" in each:
-            return bytes([self.number(each["fill"], f"{key}.fill")]) * self.number(each["size"], f"{key}.size")
+            byte, size = (self.number(each[name], f"{key}.{name}") for name in ("fill", "size"))
+            return bytes([byte]) * size
         raise self.error(key, f"nothing to put at {each['at']}", "hex, u32, or fill with size")
 
     def _cpu(self) -> Cpu:
@@ -278,7 +278,8 @@ class _Maker:
         )
 
     def _expect(self, told: Table) -> Expect:
-        cr, dr = {}, {}
+        cr: dict[str, Masked] = {}
+        dr: dict[str, Masked] = {}
         for name, masked in self._masked(told.get("cr", NOTHING), "cr").items():
             (dr if name.startswith("dr") else cr)[name] = masked
         changed = told.get("changed")
@@ -292,7 +293,7 @@ class _Maker:
             tables=self.numbers(told.get("tables", NOTHING), "tables"),
             memory=(*self._memory(told.get("memory", ())), *self._frame(told.get("frame", NOTHING))),
             changed=None if changed is None else self._pages(changed),
-            hidden={name: self.numbers(parts, "hidden") for name, parts in told.get("hidden", NOTHING).items()},
+            hidden={name: self.numbers(each, "hidden") for name, each in told.get("hidden", NOTHING).items()},
             values={**told.get("values", {}), **told.get("report", {})},
         )
 

@@ -2,8 +2,8 @@
 
 A shape is a small tree of checks.  Walking it over a parsed TOML file ends at the first thing that does not
 fit with the file, the key's whole path and what would be allowed, so that the author of a row need not read
-this file.  Numbers are integers or expressions over the stage's symbols ("G_CODE+5", "D22|1", "fault"); their form is
-checked here, their symbols when a row is expanded.
+this file.  Numbers are integers or expressions over the stage's symbols ("G_CODE+5", "D22|1", "fault"); their
+form is checked here, their symbols when a row is expanded.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ def number(value: Any, file: str, key: str) -> None:
     good = isinstance(value, int) and not isinstance(value, bool)
     if not good and not (isinstance(value, str) and EXPRESSION.fullmatch(value)):
         raise RowError(file, key, repr(value), NUMBER)
+
+
+def integer(value: Any, file: str, key: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RowError(file, key, repr(value), "a number")
 
 
 def text(value: Any, file: str, key: str) -> None:
@@ -183,7 +188,7 @@ _where = {"table": one_of("host", "guest")}
 _gdt = table(
     {"selector": number},
     **_where,
-    type=either(one_of(*SEGMENT_TYPES, *GATE_TYPES), number),
+    type=either(one_of(*SEGMENT_TYPES, *GATE_TYPES), integer),
     raw=hexes,
     **dict.fromkeys(("base", "limit", "dpl", "offset", "target", "count"), number),
     **dict.fromkeys(("s", "g", "b", "p", "a", "l", "avl"), bit),
@@ -191,7 +196,7 @@ _gdt = table(
 _idt = table(
     {"vector": number},
     **_where,
-    type=either(one_of(*GATE_TYPES), number),
+    type=either(one_of(*GATE_TYPES), integer),
     raw=hexes,
     p=bit,
     **dict.fromkeys(("selector", "offset", "dpl"), number),

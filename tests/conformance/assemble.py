@@ -72,7 +72,8 @@ def _assemble(listings: Sequence[Listing]) -> list[Assembled]:
     script = ["SECTIONS {"]
     symbols: dict[str, int] = {}
     for number, each in enumerate(listings):
-        symbols |= {n: v for n, v in each.symbols.items() if re.search(rf"(?<![\w.]){re.escape(n)}\b", each.text)}
+        words = set(re.findall(r"[\w.]+", each.text))
+        symbols |= {name: value for name, value in each.symbols.items() if name in words}
         text = each.text
         for label in LABEL.findall(text):
             text = re.sub(rf"(?<![\w.]){label}\b", f"c{number}_{label}", text)
@@ -85,8 +86,7 @@ def _assemble(listings: Sequence[Listing]) -> list[Assembled]:
         (path / "rows.s").write_text("\n".join(source) + "\n")
         (path / "rows.ld").write_text("\n".join([*script, "}"]))
         _run(["as", "--32", "-o", "rows.o", "rows.s"], path)
-        link = ["ld", "-m", "elf_i386", "--no-check-sections", "-e", "0", "-T", "rows.ld", "-o", "rows", "rows.o"]
-        _run(link, path)
+        _run(["ld", "-melf_i386", "--no-check-sections", "-e0", "-Trows.ld", "-o", "rows", "rows.o"], path)
         with (path / "rows").open("rb") as file:
             return _read(ELFFile(file), len(listings))
 
@@ -132,7 +132,7 @@ def fill_in(paths: Iterable[Path]) -> None:
         text = path.read_text()
         if len(ENTRY.findall(text)) != len(listings):
             raise ListingError(f"{path}: not every listing is followed by its hex")
-        path.write_text(ENTRY.sub(lambda match: _entry(match[1].rstrip(), next(done)), text))  # noqa: B023
+        path.write_text(ENTRY.sub(lambda match: _entry(match[1].rstrip(), next(done)), text))
 
 
 def _entry(listing: str, assembled: Assembled) -> str:

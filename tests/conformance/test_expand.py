@@ -1,4 +1,4 @@
-"""Rows become numbers: symbols are resolved, overrides are laid over, and what cannot be is told with its place."""
+"""Rows become numbers: symbols are resolved, overrides are laid over, and errors have a place."""
 
 from pathlib import Path
 
@@ -23,10 +23,16 @@ CASE = """
 name = "one"
 start = "ring1"
 requires = ["nx"]
-cpu = { ebx = "D22|1", cr4_set = ["UMIP"], cr0_clear = ["WP"], efer_set = ["NXE"], msr = { SYSENTER_CS = 8 }, dr7 = 1 }
 code = [{ at = "G_CODE+4", listing = "nop\\nfault: hlt", hex = "90f4", labels = { fault = 1 } }]
 gdt = [{ selector = "D22", type = "call32", target = "LCS", offset = "X1", dpl = 3 }]
 memory = [{ at = "X0", u32 = [1, "X1|3"] }, { at = "X2", fill = 0xCC, size = 3 }]
+[case.cpu]
+ebx = "D22|1"
+cr4_set = ["UMIP"]
+cr0_clear = ["WP"]
+efer_set = ["NXE"]
+msr = { SYSENTER_CS = 8 }
+dr7 = 1
 [case.expect]
 trap = { vector = 13, error = 0, eip = "fault", eflags = 0x10202 }
 kept = true

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from assemble import Assembled, Listing, ListingError, assemble, fill_in, listings_of
+from conformance.assemble import Assembled, Listing, ListingError, assemble, fill_in, listings_of
 
 from kvmhost.conformance import row
 
@@ -40,7 +40,8 @@ def test_a_listing_that_is_no_assembler_is_refused() -> None:
 
 def test_the_tool_fills_in_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "SEN-010.toml"
-    text = '[[case]]\nname = "a"\nstart = "ring1"\ncode = [{ at = "G_CODE", listing = "x: int 0x2f", hex = "%s }]\n'
+    code = 'code = [{ at = "G_CODE", listing = "x: int 0x2f", hex = "%s }]'
+    text = f'[[case]]\nname = "a"\nstart = "ring1"\n{code}\n'
     path.write_text(text % '"')
     fill_in([path])
     assert path.read_text() == text % 'cd2f", labels = { x = 0 }'

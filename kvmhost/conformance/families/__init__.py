@@ -1,6 +1,7 @@
 """Generated families: thousands of cases whose expectations are computed from the manual's rules.
 
-Each file is one rule, worked out by its own arithmetic; none looks at an engine, at the model or at the product.
+Each file is one rule, worked out by its own arithmetic; none looks at an engine, at the model or at the
+product.
 """
 
 from __future__ import annotations
