@@ -206,6 +206,8 @@ def _fixed_symbols() -> dict[str, int]:
 def _symbols(world: World, switcher: SwitcherImage | None) -> dict[str, int]:
     symbols = {**_fixed_symbols(), "GCS": GCS[world], "GDS": GDS[world]}
     if switcher:
+        # Every Switcher numbers its own instructions: rows name them by what they do, "SW.pop_gs".
+        symbols.update({f"SW.{_unnumbered(name)}": SW + offset for name, offset in switcher.symbols.items()})
         symbols.update({f"SW.{name}": SW + offset for name, offset in switcher.symbols.items()})
         symbols.update({f"SW.{name}": SW + offset for name, offset in switcher.boundaries.items()})
         symbols.update({f"SW.stub{vector}": SW + offset for vector, offset in enumerate(switcher.entries)})
@@ -216,6 +218,12 @@ def _symbols(world: World, switcher: SwitcherImage | None) -> dict[str, int]:
             symbols[f"STATE.{name}"] = STATE + offset
             symbols[f"STATE_PAGE.{name}"] = ADDRESS["STATE_PAGE"] + offset
     return symbols
+
+
+def _unnumbered(label: str) -> str:
+    """E21_pop_gs without its number; what has none stays as it is."""
+    number, _, name = label.partition("_")
+    return name if len(number) == 3 and number[1:].isdigit() and name else label
 
 
 class _Image:

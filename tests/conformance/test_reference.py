@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kvmhost.conformance.reference import NAMES, Instruction, Linked, ReferenceFileError, link, load
+from kvmhost.conformance.reference import NAMES, Instruction, Linked, ReferenceFileError, image, link, load
 from kvmhost.conformance.reference.reference import parse
+from kvmhost.conformance.stage import ADDRESS, ARENA, SW, Stage
 
 PUSH, PUSH_ZERO, JUMP = 0x68, b"\x6a\x00", 0xE9
 
@@ -120,3 +121,15 @@ def test_a_jump_to_nowhere_is_refused() -> None:
     seed = load("seed")
     with pytest.raises(KeyError, match="nowhere"):
         link(replace(seed, stubs=replace(seed.stubs, exits=("nowhere",) * 256)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_the_stage_instructions_have_their_names(name: str) -> None:
+    stage = Stage.of("pair", switcher=image(name))
+    reference = load(name)
+    named = [i for part in reference.parts for i in part.code if i.name]
+    assert len(named) > 20
+    for instruction in named:
+        at = stage.symbols[f"SW.{instruction.name}"]
+        assert at == stage.symbols[f"SW.{instruction.label}"]
+        assert stage.template.image[ADDRESS["SW_TEXT"] - ARENA + at - SW :].startswith(instruction.code)

@@ -9,6 +9,7 @@ the patch method for engines that cannot raise an NMI at an exact boundary.
 
 from __future__ import annotations
 
+from .image import image, image_of
 from .linker import Linked, Region, link
 from .reference import NAMES, Instruction, Part, Reference, ReferenceFileError, Stubs, load
 
@@ -21,6 +22,8 @@ __all__ = [
     "ReferenceFileError",
     "Region",
     "Stubs",
+    "image",
+    "image_of",
     "link",
     "load",
 ]
