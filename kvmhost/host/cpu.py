@@ -9,12 +9,13 @@ because only it can without an ioctl.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kvmhost._native import ffi, lib
 from kvmhost.host import segments
-from kvmhost.host.errors import CLOSED, MachineBroken
+from kvmhost.host.errors import CLOSED, KvmhostError, MachineBroken
 from kvmhost.host.host_area import IDT_AT, SWITCHER_TEXT_AT, CpuArea, HostArea
 from kvmhost.kvm import (
     CpuidEntry,
@@ -33,7 +34,6 @@ from kvmhost.kvm import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kvmhost.host.clock import Clock
     from kvmhost.host.guest import Guest
 
 # Control registers of ring 0 (Intel SDM vol. 3, "Control Registers"; abi 1.3 says why each).
@@ -60,13 +60,23 @@ def _segment(selector: int, kind: int, *, code_or_data: bool = True) -> Segment:
     )  # fmt: skip
 
 
+def _alarm_clock(cpu: Any) -> Any:
+    alarm = lib.kvmhost_alarm_make(cpu)
+    if alarm == ffi.NULL:
+        raise KvmhostError(
+            "there is no thread or no timer for a vCPU's alarm clock",
+            cause=os.strerror(ffi.errno),
+            next_step="allow this user more threads and open files: see ulimit -u and ulimit -n",
+        )
+    return alarm
+
+
 class Cpu:
     """A vCPU with the Host in it, parked at the Host's OUT whenever Python looks."""
 
-    def __init__(self, vm: Vm, host: HostArea, clock: Clock, index: int, cpuid: Iterable[CpuidEntry]) -> None:
+    def __init__(self, vm: Vm, host: HostArea, index: int, cpuid: Iterable[CpuidEntry]) -> None:
         self.index = index
         self.host = host
-        self.clock = clock
         self.area = CpuArea(host.memory, index)
         self.mailbox = self.area.mailbox
         self._attention = ffi.addressof(self.mailbox, "attention")
@@ -76,16 +86,16 @@ class Cpu:
         self.fpu_ordered: Guest | None = None
         self.settled: Guest | None = None  # the Guest that nothing has to be prepared for
         self.guest_changes = 0
-        self._looks_again = False
         self.vcpu: Vcpu = vm.create_vcpu(index)
         self.vcpu.set_cpuid(cpuid)
         self.kick_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.c: Any = ffi.new("struct kvmhost_cpu *")
         try:
             vm.irqfd(self.kick_fd, FIRST_KICK_GSI + index)
+            self.alarm: Any = _alarm_clock(self.c)
         except BaseException:
             os.close(self.kick_fd)
             raise
-        self.c: Any = ffi.new("struct kvmhost_cpu *")
         self.c.fd = self.vcpu.fd
         self.c.kick_fd = self.kick_fd
         self.c.run = ffi.cast("void *", self.vcpu.run_page)
@@ -241,16 +251,17 @@ class Cpu:
         """
         lib.kvmhost_clear_bits(self._attention, lib.ATTENTION_EVENT)
 
-    def look_again(self, seconds: float) -> None:
+    def look_again(self, nanoseconds: int) -> None:
         """Ask for attention later: something is due that cannot be done now."""
-        # Noted before it is ordered: the alarm may ring before after() has returned.
-        if not self._looks_again:
-            self._looks_again = True
-            self.clock.after(seconds, self._look)
+        lib.kvmhost_alarm_look(self.alarm, time.monotonic_ns() + nanoseconds)
 
-    def _look(self) -> None:
-        self._looks_again = False
-        self.post(lib.ATTENTION_EVENT)
+    def ring(self, irqs: Any, when: int) -> int:
+        """Raise interrupt 0 of a Guest that is here at `when`, nanoseconds of time.monotonic_ns(); 0: never.
+
+        irqs: cdata address of its irqs_pending.  What was ordered before is forgotten; returns when that
+        would have come, 0 if it came or never was.
+        """
+        return lib.kvmhost_alarm_ring(self.alarm, irqs, when)  # type: ignore[no-any-return]
 
     def settle(self) -> None:
         """Complete the Host's OUT, so that the registers can be read or set.
@@ -265,8 +276,11 @@ class Cpu:
         self.mailbox = self.page = self.area = self._attention = CLOSED  # type: ignore[assignment]
 
     def close(self) -> None:
-        """Free the vCPU and its eventfd."""
+        """Free the vCPU, its alarm clock and its eventfd."""
         kick_fd, self.kick_fd = self.kick_fd, -1
+        alarm, self.alarm = self.alarm, ffi.NULL
+        if alarm != ffi.NULL:
+            lib.kvmhost_alarm_free(alarm)
         self.vcpu.close()
         if kick_fd >= 0:
             os.close(kick_fd)

@@ -9,6 +9,7 @@ Python's: who listens, what it printed, how it ended.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -134,6 +135,7 @@ class Guest:
         self.ram = Ram(self.memory, mem_base, mem_bytes + device_bytes)
         self._alarm: Alarm | None = None
         self._alarms = 0
+        self._rings_at = 0
         self._alarm_lock = threading.Lock()
         self._boot_state(mem_base, mem_bytes, device_bytes)
         self.tables = ShadowTables(self.memory, block, self.state)
@@ -284,14 +286,25 @@ class Guest:
 
     def set_clock(self, nanoseconds: int) -> None:
         """SET_CLOCKEVENT: interrupt 0 in so many nanoseconds; 0 cancels; a new call replaces."""
+        when = time.monotonic_ns() + nanoseconds if nanoseconds else 0
         with self._alarm_lock:
-            if self._alarm is not None:
-                self._alarm.cancel()
+            self._order_clock(when)
+
+    def _order_clock(self, when: int) -> None:
+        """Interrupt 0 at `when`, nanoseconds of time.monotonic_ns(), or never if it is 0.  Under the lock.
+
+        While the Guest is on a vCPU that one's alarm clock rings, which wakes no Python; else the machine's.
+        """
+        if self._alarm is not None:
+            self._alarm.cancel()
             self._alarm = None
-            self._alarms += 1
-            if nanoseconds:
-                ring = partial(self._clock_rings, self._alarms)
-                self._alarm = self.machine.clock.after(nanoseconds / 1e9, ring)
+        self._alarms += 1
+        if self.cpu is not None:
+            self.cpu.ring(self.irqs_address, when)
+        elif when:
+            ring = partial(self._clock_rings, self._alarms)
+            self._alarm = self.machine.clock.after(max(0, when - time.monotonic_ns()) / 1e9, ring)
+            self._rings_at = when
 
     def _clock_rings(self, order: int) -> None:
         """An alarm may be on its way here when a newer call replaces it; then it is nobody's."""
@@ -301,10 +314,16 @@ class Guest:
             self._alarm = None
         self.post(0)
 
-    @property
-    def clock_armed(self) -> bool:
-        """Whether a clock event is still to come."""
-        return self._alarm is not None
+    def move(self, cpu: Cpu | None) -> None:
+        """Come to a vCPU, or with None leave the one it is on; a clock event still to come moves along."""
+        with self._alarm_lock:
+            if self.cpu is not None:
+                when = self.cpu.ring(self.irqs_address, 0)
+            else:
+                when = 0 if self._alarm is None else self._rings_at
+            self.cpu = cpu
+            if when:
+                self._order_clock(when)
 
     def post(self, irq: int) -> None:
         """Raise virtual interrupt `irq` (0 to 31, vector 32 + irq).  From any thread.

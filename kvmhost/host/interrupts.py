@@ -29,7 +29,7 @@ CLEARED_BY_GATE = EFLAGS_TF | EFLAGS_VM | EFLAGS_RF | EFLAGS_NT
 
 PAGE_MASK: Final = lib.PAGE_BYTES - 1
 # How soon to look again when an interrupt is due and the Guest does not want it (abi 11.6).
-RETRY_SECONDS = 0.001
+RETRY_NS = 1_000_000
 
 
 def sanitise(eflags: int) -> int:
@@ -118,7 +118,7 @@ def deliver(guest: Guest) -> bool:
     """Deliver at most one virtual interrupt (abi 5.4).
 
     Returns True if one waits that could not be delivered now and nothing in the Guest will ask for
-    it: then somebody must look again within RETRY_SECONDS.  One that the Guest masks counts, for it
+    it: then somebody must look again within RETRY_NS.  One that the Guest masks counts, for it
     unmasks by a plain store (abi 11.6); a Guest that halted stores nothing.
     """
     data = guest.data

@@ -122,7 +122,7 @@ class Machine:
         )
         self._tsc_khz = 0
         for index in range(cpus):
-            self.cpus.append(Cpu(vm, self.host, self.clock, index, _vcpu_cpuid(offered, index)))
+            self.cpus.append(Cpu(vm, self.host, index, _vcpu_cpuid(offered, index)))
             self.cpus[index].start()
         if any(entry.function == TSC_LEAF and entry.edx & INVARIANT_TSC for entry in offered):
             self._tsc_khz = self.cpus[0].vcpu.tsc_khz()

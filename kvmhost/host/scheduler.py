@@ -290,7 +290,7 @@ class Scheduler:
                     if guest is not None:
                         self._ready.remove(guest)
                         self._busy += 1
-                        guest.cpu = cpu
+                        guest.move(cpu)
                         if self._ready:
                             self._changed.notify_all()
                         return guest
@@ -315,7 +315,7 @@ class Scheduler:
     def _put_back(self, cpu: Cpu, guest: Guest, left: Left) -> None:
         with self._changed:
             self._busy -= 1
-            guest.cpu = None
+            guest.move(None)
             if guest.outcome is None:
                 if left is Left.HALTED and not _has_reason(guest):
                     self._halted.add(guest)

@@ -81,7 +81,7 @@ def _deliver(cpu: Cpu, guest: Guest) -> bool:
         return False
     try:
         if interrupts.deliver(guest):
-            cpu.look_again(interrupts.RETRY_SECONDS)
+            cpu.look_again(interrupts.RETRY_NS)
     except GuestBroke as broke:
         _kill(guest, broke.reason, broke.advice)
     return guest.outcome is None
