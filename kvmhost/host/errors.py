@@ -6,7 +6,12 @@ whole VM is lost (MachineBroken).  Each says what happened, why, and what
 a person can try next; nobody ever sees a bare errno.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvmhost.host.hypercalls import Hypercall
 
 
 class KvmhostError(Exception):
@@ -33,7 +38,8 @@ class KvmhostError(Exception):
 class GuestBroke(KvmhostError):
     """A Guest broke a rule of the lguest ABI: it alone dies, its neighbours and the VM go on.
 
-    reason: what the Guest did.  advice: what its author can do about it.
+    reason: what the Guest did.  advice: what its author can do about it.  call: the hypercall it did it by,
+    if it was one.
 
     >>> raise GuestBroke("page table entry 0x87 has bits a Guest may not set", "clear PAT")
     Traceback (most recent call last):
@@ -43,6 +49,7 @@ class GuestBroke(KvmhostError):
 
     def __init__(self, reason: str, advice: str = "") -> None:
         super().__init__(reason, next_step=advice)
+        self.call: Hypercall | None = None
 
     @property
     def reason(self) -> str:

@@ -110,16 +110,22 @@ def _general_protection(trap: GuestTrap) -> None:
         trap.reflect()
 
 
-def _page_fault(trap: GuestTrap) -> None:
-    guest = trap.guest
-    if guest.tables.demand_page(trap.cr2, trap.error_code):
-        return
-    if guest.bus is not None and mmio.emulate(guest, guest.bus, trap.cr2):
-        return
+def page_fault(guest: Guest, address: int, error_code: int) -> int | None:
+    """Fill in what is missing, or ask a device; None, or the error code to hand the fault on with."""
+    if guest.tables.demand_page(address, error_code):
+        return None
+    if guest.bus is not None and mmio.emulate(guest, guest.bus, address):
+        return None
     if guest.data is not None:
-        guest.data.words.cr2 = trap.cr2
-    trap.error_code = fault_code.for_the_guest(guest.tables, trap.cr2, trap.error_code)
-    trap.reflect()
+        guest.data.words.cr2 = address
+    return fault_code.for_the_guest(guest.tables, address, error_code)
+
+
+def _page_fault(trap: GuestTrap) -> None:
+    error_code = page_fault(trap.guest, trap.cr2, trap.error_code)
+    if error_code is not None:
+        trap.error_code = error_code
+        trap.reflect()
 
 
 def _device_not_available(trap: GuestTrap) -> None:

@@ -20,6 +20,7 @@ from kvmhost.host.outcome import OutcomeKind
 
 if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
+    from kvmhost.host.lguest_data import LguestData
 
 RING_SIZE: Final[int] = lib.LHCALL_RING_SIZE
 RING_FREE: Final[int] = lib.LHCALL_RING_FREE
@@ -27,6 +28,8 @@ SHUTDOWN_TEXT_BYTES = 128
 NOTIFY_TEXT_BYTES = 4096
 # What a kernel says that was told to power off; anything else is the last word of a panic.
 POWER_OFF_TEXTS = frozenset({"power down", "power off", "powered off"})
+
+INIT_FIRST = "call LGUEST_INIT first"
 
 Args = tuple[int, int, int, int]
 # What reads the arguments of a direct call from a frame, for each order of registers.
@@ -90,19 +93,59 @@ def free_slot(guest: Guest, slot: int) -> None:
 
 # [T70]
 def perform(guest: Guest, call: Hypercall) -> None:
-    """Do what a call says.  Raises GuestBroke for what no Guest may ask.
+    """Do what a call says.  Raises GuestBroke for what no Guest may ask."""
+    _perform(guest, call.number, call.args, call.from_ring)
 
-    A result goes to EAX, but never that of a call that waited in the ring: EAX is then another call's.
-    """
-    number, args, from_ring = call
+
+def _perform(guest: Guest, number: int, args: tuple[int, ...], from_ring: bool) -> None:
+    """A result goes to EAX, but never that of a call that waited in the ring: EAX is then another call's."""
     if number not in guest.abi.calls:
         known = ", ".join(f"{known} {NAMES[known]}" for known in sorted(guest.abi.calls))
         raise GuestBroke(f"unknown hypercall {number}", f"kernels {guest.abi.releases} know {known}")
     if guest.data is None and number != lib.LHCALL_LGUEST_INIT:
-        raise GuestBroke(f"hypercall {call.name} before LGUEST_INIT", "call LGUEST_INIT first")
+        raise GuestBroke(f"hypercall {Hypercall(number, _four(args)).name} before LGUEST_INIT", INIT_FIRST)
     result = ACTIONS[number](guest, *args)
     if result is not None and not from_ring:
         guest.frame.eax = result
+
+
+def serve(guest: Guest) -> None:
+    """Everything that waits in the ring, then the call in the registers: the common case that nobody hooks.
+
+    Raises GuestBroke, with the call it broke a rule by; what is behind that one is not done.
+    """
+    words, data = guest.frame.words, guest.data
+    number, args = words.eax, _ARGUMENTS[guest.abi.arguments](words)
+    if data is not None and data.status[guest.state.next_hypercall % RING_SIZE] != RING_FREE:
+        _drain(guest, data)
+        if guest.outcome is not None:
+            return
+    try:
+        _perform(guest, number, args if len(args) == 4 else (*args, 0), False)
+    except GuestBroke as broke:
+        broke.call = Hypercall(number, _four(args))
+        raise
+
+
+def _drain(guest: Guest, data: LguestData) -> None:
+    """The queued calls, oldest first; at most one lap (abi 8.3)."""
+    status, state = data.status, guest.state
+    ring, width, arguments = data.ring, data.layout.entry_words, data.arguments
+    slot = state.next_hypercall % RING_SIZE
+    for _ in range(RING_SIZE):
+        if status[slot] == RING_FREE:
+            return
+        entry = ffi.unpack(ring + slot * width, width)
+        args = _four(arguments(entry))
+        try:
+            _perform(guest, entry[0], args, True)
+        except GuestBroke as broke:
+            broke.call = Hypercall(entry[0], args, True)
+            raise
+        status[slot] = RING_FREE
+        state.next_hypercall = slot = (slot + 1) % RING_SIZE
+        if guest.outcome is not None:
+            return
 
 
 def _flush_async(guest: Guest, *_: int) -> None:

@@ -16,9 +16,10 @@ from kvmhost._native import lib
 from kvmhost.host import hypercalls, interrupts
 from kvmhost.host.errors import GuestBroke, HookError, MachineBroken
 from kvmhost.host.faults import host_fault, switcher_fault, where_is
-from kvmhost.host.guest_trap import GuestTrap
+from kvmhost.host.guest_trap import GuestTrap, page_fault
 from kvmhost.host.outcome import OutcomeKind
 from kvmhost.host.report import guest_report
+from kvmhost.host.traps import Trap
 from kvmhost.kvm import diagnose
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kvmhost.host.guest import Guest
 
 RING_1, RING_3 = 1, 3
+PAGE_FAULT = int(Trap.PAGE_FAULT)
 
 
 class Left(Enum):
@@ -112,16 +114,49 @@ def _settle(cpu: Cpu, guest: Guest) -> None:
             "leave EFLAGS.VM clear",
         )
         return
-    trap = GuestTrap(guest, cpu, vector)
+    trap = None
     try:
-        if vector == lib.HYPERCALL_VECTOR:
-            _hypercalls(trap)
+        if vector in guest.hooks:
+            trap = GuestTrap(guest, cpu, vector)
+            _ask(trap)
+        elif vector == lib.HYPERCALL_VECTOR:
+            hypercalls.serve(guest)
+        elif vector == PAGE_FAULT:
+            _page_fault(cpu, guest)
         else:
-            ask(trap)
+            GuestTrap(guest, cpu, vector).default()
         return
     except GuestBroke as broke:
         why = broke
-    _last_resort(trap, why)
+    _last_resort(trap or GuestTrap(guest, cpu, vector, why.call), why)
+
+
+# [T50]
+def _ask(trap: GuestTrap) -> None:
+    """Let the newest handler decide; of a hypercall, also on each that waits in the ring before it."""
+    if trap.vector != lib.HYPERCALL_VECTOR:
+        _ask_handlers(trap)
+        return
+    guest = trap.guest
+    direct = hypercalls.direct_call(guest)
+    for slot, call in hypercalls.ring_calls(guest):
+        trap.hypercall = call
+        _ask_handlers(trap)
+        hypercalls.free_slot(guest, slot)
+        if guest.outcome is not None:
+            return
+    trap.hypercall = direct
+    _ask_handlers(trap)
+
+
+def _page_fault(cpu: Cpu, guest: Guest) -> None:
+    """As GuestTrap.default() would, but for the GuestTrap: the most frequent trap needs none of it."""
+    address = cpu.mailbox.cr2
+    error_code = page_fault(guest, address, guest.frame.words.errcode)
+    if error_code is not None and not interrupts.enter_handler(guest, PAGE_FAULT, error_code):
+        trap = GuestTrap(guest, cpu, PAGE_FAULT)
+        trap.error_code = error_code
+        trap.reflect()
 
 
 def _last_resort(trap: GuestTrap, broke: GuestBroke) -> None:
@@ -135,33 +170,12 @@ def _last_resort(trap: GuestTrap, broke: GuestBroke) -> None:
         _kill(guest, still.reason, still.advice)
 
 
-def _hypercalls(trap: GuestTrap) -> None:
-    """Everything that waits in the ring, then the call itself."""
-    guest = trap.guest
-    direct = hypercalls.direct_call(guest)
-    for slot, call in hypercalls.ring_calls(guest):
-        trap.hypercall = call
-        ask(trap)
-        hypercalls.free_slot(guest, slot)
-        if guest.outcome is not None:
-            return
-    trap.hypercall = direct
-    ask(trap)
-
-
-# [T50]
-def ask(trap: GuestTrap) -> None:
-    """Let the newest handler decide, or the Host if there is none."""
-    if trap.vector in trap.guest.hooks:
-        _ask_handlers(trap)
-    else:
-        trap.default()
-
-
 def _ask_handlers(trap: GuestTrap) -> None:
     guest = trap.guest
-    guest.hooked[trap.kind] += 1
-    trap.waiting = list(guest.hooks[trap.vector])
+    # A handler may have taken itself away while the ring was drained.
+    handlers = guest.hooks.get(trap.vector, [])
+    guest.hooked[trap.kind] += bool(handlers)
+    trap.waiting = list(handlers)
     try:
         trap.default()
     except (GuestBroke, HookError):
