@@ -152,7 +152,6 @@ def test_an_earlier_look_is_not_put_off(cpu: Any) -> None:
     assert soon(lambda: lib.kvmhost_take(cpu.c))
 
 
-
 def test_a_thread_that_cannot_be_had_is_told_with_what_limits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from host.native_guest import FakeClock
 
-from kvmhost._native import ffi
+from kvmhost._native import ffi, lib
 from kvmhost.host import KvmhostError, Machine, scheduler
+from kvmhost.host import cpu as cpus
 from kvmhost.host import machine as machines
 from kvmhost.host.clock import Clock
 from kvmhost.host.cpu import Cpu
@@ -232,5 +234,32 @@ def test_a_vcpu_that_cannot_be_had_leaves_no_descriptor(memory: VmMemory, refuse
     vm: Any = Vm()
     host: Any = SimpleNamespace(memory=memory, blob=load("hardened"))
     with pytest.raises(KvmhostError, match="refused"):
-        Cpu(vm, host, Clock(), 0, ())
+        Cpu(vm, host, 0, ())
     assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_vcpu_without_an_alarm_clock_leaves_no_descriptor(
+    memory: VmMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a user may have no more threads."""
+    monkeypatch.setattr(cpus, "lib", NoAlarm())
+    before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
+    vm: Any = SimpleNamespace(
+        create_vcpu=lambda index: SimpleNamespace(set_cpuid=lambda entries: None), irqfd=lambda *_: None
+    )
+    host: Any = SimpleNamespace(memory=memory, blob=load("hardened"))
+    with pytest.raises(KvmhostError, match="alarm clock") as caught:
+        Cpu(vm, host, 0, ())
+    assert "ulimit -u" in caught.value.next_step
+    assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
+
+
+class NoAlarm:
+    """The library, of a machine where no thread can be made."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(lib, name)
+
+    def kvmhost_alarm_make(self, cpu: Any) -> Any:
+        ffi.errno = errno.EAGAIN
+        return ffi.NULL
