@@ -107,8 +107,8 @@ class CaseResult:
         NOT_WRITTEN waits for.
     alternative: the reason of the alternative expectation that was met, "" for the first one.
     outcome: in a few words what was seen ("trap 13, error 0x50, at G_CODE+5").
-    state, listing, steps: only after a failure: everything that was compared, the case's code, and the last
-        instructions before the end, oldest first.
+    state, listing, around, steps: only after a failure: everything that was compared, the case's code, the
+        code about where it ended ("here"), and the last instructions that ran, oldest first.
     repeated, failed: how often it ran and how often of these it failed.
     """
 
@@ -122,6 +122,7 @@ class CaseResult:
     differences: tuple[Difference, ...] = ()
     state: tuple[StateLine, ...] = ()
     listing: tuple[CodeLine, ...] = ()
+    around: tuple[CodeLine, ...] = ()
     steps: tuple[CodeLine, ...] = ()
     repeated: int = 1
     failed: int = 0

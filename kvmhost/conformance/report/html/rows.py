@@ -173,6 +173,7 @@ def failure(case: CaseResult) -> Markup:
             for title, content in (
                 ("expected and found", state(case)),
                 ("the code", code_table(case.listing) if case.listing else None),
+                ("where it ended", code_table(case.around) if case.around else None),
                 ("the last steps", code_table(case.steps) if case.steps else None),
             )
             if content

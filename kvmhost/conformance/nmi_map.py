@@ -1,0 +1,117 @@
+"""The NMI map, drawn from what a runner saw: what an NMI does at every labelled instruction of a Switcher.
+
+The words of the map come from the observation alone.  A shutdown is fatal.  A trap of vector 2 in the
+collector is the Host's own handler, which the stage stands in for.  Anything else is safe if the case came
+out as it would have without the NMI, and wrong if it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .case import Case, Expect, Observation
+from .listing import instruction
+from .results import Boundary, NmiMap, Status, Verdict
+from .stage import SW
+from .switcher_image import SwitcherImage
+
+#: The rows whose cases make the map.
+ROWS = frozenset({"NMI-001", "NMI-006"})
+NMI = 2
+#: The parts of a Switcher, and what the map calls them.
+PATHS = {
+    "switch_to_guest": "enter",
+    "return_to_host": "return",
+    "deliver_to_host": "deliver",
+    "handle_nmi": "nmi",
+}
+#: Where several cases have the same boundary, the first of these that occurs is shown.
+ORDER = (Verdict.FATAL, Verdict.WRONG, Verdict.UNKNOWN, Verdict.HANDLED, Verdict.SAFE)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One case with an NMI, and what came out."""
+
+    case: Case
+    observation: Observation
+    status: Status
+
+
+def boundary_of(case: Case) -> int | None:
+    """The offset in the Switcher at which a case of the map has its NMI; None for any other case."""
+    event = case.event
+    if case.row not in ROWS or event is None or event.kind != "nmi" or event.at is None or event.after:
+        return None
+    return event.at - SW if 0 <= event.at - SW < 0x2000 else None
+
+
+def draw(runner: str, seen: Iterable[Seen], switchers: Mapping[str, SwitcherImage]) -> tuple[NmiMap, ...]:
+    """A map for each layer of which this runner ran cases."""
+    by_layer: dict[str, dict[int, list[Seen]]] = {}
+    for one in seen:
+        offset = boundary_of(one.case)
+        if offset is not None and one.case.layer in switchers:
+            by_layer.setdefault(one.case.layer, {}).setdefault(offset, []).append(one)
+    return tuple(
+        NmiMap(switchers[layer].name, layer, runner, boundaries(switchers[layer], found))
+        for layer, found in by_layer.items()
+    )
+
+
+def boundaries(image: SwitcherImage, found: Mapping[int, list[Seen]]) -> tuple[Boundary, ...]:
+    """Every labelled instruction of the image; those that no case was about are left out."""
+    names: dict[int, str] = {}
+    for label, offset in image.boundaries.items():
+        names.setdefault(offset, label)
+    return tuple(
+        boundary(image, names.get(offset, f"+{offset:#x}"), offset, found[offset]) for offset in sorted(found)
+    )
+
+
+def boundary(image: SwitcherImage, label: str, offset: int, cases: list[Seen]) -> Boundary:
+    """One boundary, from all cases that are about it."""
+    worst = min(cases, key=lambda one: ORDER.index(verdict(one)))
+    expected = min((meaning(one.case.expect) for one in cases), key=ORDER.index)
+    return Boundary(
+        label,
+        SW + offset,
+        instruction(image, offset),
+        verdict(worst),
+        expected,
+        path(image, offset),
+        detail(worst),
+    )
+
+
+def verdict(one: Seen) -> Verdict:
+    """What an NMI does, by what was seen."""
+    if one.status not in (Status.PASS, Status.FAIL, Status.XFAIL):
+        return Verdict.UNKNOWN
+    if one.observation.outcome == "shutdown":
+        return Verdict.FATAL
+    if one.status is Status.FAIL:
+        return Verdict.WRONG
+    trap = one.observation.trap
+    return Verdict.HANDLED if trap is not None and trap.vector == NMI else Verdict.SAFE
+
+
+def meaning(expect: Expect) -> Verdict:
+    """What the row says that an NMI does."""
+    if expect.outcome == "shutdown":
+        return Verdict.FATAL
+    return Verdict.HANDLED if expect.trap is not None and expect.trap.vector == NMI else Verdict.SAFE
+
+
+def detail(one: Seen) -> str:
+    """What else there is to say of a boundary that is not safe."""
+    if verdict(one) is Verdict.FATAL:
+        return one.observation.detail or "the machine shuts down"
+    return f"{one.case.name}: {one.observation.outcome}" if verdict(one) is Verdict.WRONG else ""
+
+
+def path(image: SwitcherImage, offset: int) -> str:
+    """The part of the Switcher that an offset lies in."""
+    starts = [(image.symbols[name], word) for name, word in PATHS.items() if name in image.symbols]
+    return max(((start, word) for start, word in starts if start <= offset), default=(0, ""))[1]

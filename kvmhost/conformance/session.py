@@ -1,0 +1,337 @@
+"""One run from beginning to end: rows become cases, cases go to runners, what they saw becomes results.
+
+Whatever happens there is a `Run` to report: a runner that is not installed is named in it, an engine that
+dies is a trouble of ours and no verdict on the machine, and on Ctrl-C what was finished is kept and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from . import nmi_map, proof
+from .case import Case, Observation
+from .errors import MachineryBroke, RunnerAbsent
+from .results import (
+    Absent,
+    CaseResult,
+    Deviation,
+    Difference,
+    Environment,
+    NmiMap,
+    RowResult,
+    Run,
+    StateLine,
+    Status,
+    disagreements,
+)
+from .results import Direction as Moved
+from .row import Row, deviations
+from .switcher_image import SwitcherImage
+
+#: How many failures of one runner come with their code and state: who has more has one fault, not a thousand.
+EVIDENCE = 200
+Heard = Callable[[Case, Observation], None]
+
+
+class Runner(Protocol):
+    """An engine that is ready to run cases."""
+
+    @property
+    def environment(self) -> Environment: ...
+    @property
+    def engine_seconds(self) -> float: ...
+    @property
+    def starts(self) -> int: ...
+
+    def unmet(self, case: Case) -> str:
+        """The requirement of a case that this engine does not meet, or ""."""
+        ...
+
+    def run(self, cases: Sequence[Case], heard: Heard) -> None:
+        """Run them all; `heard` is called for each, in any order, as results come in."""
+        ...
+
+
+class Judgement(Protocol):
+    """What a comparison says of one case."""
+
+    @property
+    def status(self) -> Status: ...
+    @property
+    def because(self) -> str: ...
+    @property
+    def alternative(self) -> str: ...
+    @property
+    def differences(self) -> tuple[Difference, ...]: ...
+    @property
+    def state(self) -> tuple[StateLine, ...]: ...
+
+
+Make = Callable[[str], AbstractContextManager[Runner]]
+Judge = Callable[[Case, Observation, Environment], Judgement]
+Expand = Callable[[Row], Sequence[Case]]
+
+
+class Progress(Protocol):
+    """Who is told how far it is."""
+
+    def begin(self, runner: str, cases: int) -> None: ...
+    def done(self, result: CaseResult) -> None: ...
+    def end(self) -> None: ...
+
+
+class Silence:
+    """Nobody is told."""
+
+    def begin(self, runner: str, cases: int) -> None:
+        """Nothing."""
+
+    def done(self, result: CaseResult) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be run.
+
+    selection: the rows in words.  words: the command line.  seed: of random cases, which `expand` has got.
+    """
+
+    rows: tuple[Row, ...]
+    runners: tuple[str, ...]
+    switchers: Mapping[str, SwitcherImage]
+    selection: str
+    version: str
+    words: tuple[str, ...] = ()
+    seed: int = 1
+    repeat: int = 1
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Everything that runners have said so far."""
+
+    results: dict[str, list[CaseResult]] = field(default_factory=dict)
+    environments: list[Environment] = field(default_factory=list)
+    absent: list[Absent] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    maps: list[NmiMap] = field(default_factory=list)
+    interrupted: str = ""
+
+
+def run(plan: Plan, expand: Expand, make: Make, judge: Judge, progress: Progress | None = None) -> Run:
+    """Do it.  Raises RowError if a row of the plan is malformed, before anything runs."""
+    begin, started = time.monotonic(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    cases = {row.id: tuple(expand(row)) for row in plan.rows}
+    gathered = Gathered()
+    for name in plan.runners:
+        try:
+            with make(name) as runner:
+                Turn(plan, cases, runner, judge, progress or Silence(), gathered).take()
+        except RunnerAbsent as error:
+            why = ": ".join(filter(None, (error.message, error.cause)))
+            gathered.absent.append(Absent(name, why, error.next_step))
+        except MachineryBroke as error:
+            gathered.troubles.append(f"{name}: {error.message}" + (f": {error.cause}" if error.cause else ""))
+        except KeyboardInterrupt:
+            gathered.interrupted = gathered.interrupted or f"interrupted while {name} was being started"
+            break
+    return Run(
+        version=plan.version,
+        started=started,
+        seconds=round(time.monotonic() - begin, 3),
+        words=plan.words,
+        selection=plan.selection,
+        seed=plan.seed,
+        repeat=plan.repeat,
+        environments=tuple(gathered.environments),
+        rows=tuple(rows(plan, cases, gathered)),
+        absent=tuple(gathered.absent),
+        nmi_maps=tuple(gathered.maps),
+        matrix=proof.matrix(),
+        deviations=tuple(
+            Deviation(one.id, " ".join(one.classes), one.fact, one.known) for one in deviations().values()
+        ),
+        interrupted=gathered.interrupted,
+        troubles=tuple(gathered.troubles),
+    )
+
+
+@dataclass(slots=True)
+class Turn:
+    """One runner's part of a run."""
+
+    plan: Plan
+    cases: Mapping[str, tuple[Case, ...]]
+    runner: Runner
+    judge: Judge
+    progress: Progress
+    gathered: Gathered
+    found: dict[str, CaseResult] = field(default_factory=dict)
+    seen: list[nmi_map.Seen] = field(default_factory=list)
+    explained: int = 0
+
+    def take(self) -> None:
+        """Run everything, and leave what came of it in `gathered`, whatever ends it."""
+        begin = time.monotonic()
+        wanted = [case for cases in self.cases.values() for case in cases]
+        unmet = {case.id: self.runner.unmet(case) for case in wanted}
+        able = [case for case in wanted if not unmet[case.id]]
+        name = self.runner.environment.runner
+        self.progress.begin(name, len(able) * self.plan.repeat)
+        try:
+            for _ in range(self.plan.repeat):
+                self.runner.run(able, self.heard)
+        except KeyboardInterrupt:
+            left = len(able) - len(self.found)
+            self.gathered.interrupted = (
+                f"interrupted while {name} ran: {left:,} of its {len(able):,} cases did not"
+            )
+            raise
+        finally:
+            self.progress.end()
+            self.keep(unmet, round(time.monotonic() - begin, 3))
+
+    def heard(self, case: Case, observation: Observation) -> None:
+        """One result has come in."""
+        environment = self.runner.environment
+        judged = self.judge(case, observation, environment)
+        result = CaseResult(
+            case.name,
+            case.layer,
+            environment.runner,
+            judged.status,
+            judged.because,
+            judged.alternative,
+            outcome(observation),
+            judged.differences,
+        )
+        if result.status is Status.FAIL and self.explained < EVIDENCE:
+            self.explained += 1
+            result = with_evidence(result, case, observation, judged)
+        if case.id in self.found:
+            result = again(self.found[case.id], result)
+        else:
+            result = replace(result, failed=int(result.status is Status.FAIL))
+            if nmi_map.boundary_of(case) is not None:
+                self.seen.append(nmi_map.Seen(case, observation, result.status))
+        self.found[case.id] = result
+        self.progress.done(result)
+
+    def keep(self, unmet: Mapping[str, str], seconds: float) -> None:
+        """Hand over what there is: every case in the order of the rows, and the runner's own facts."""
+        name = self.runner.environment.runner
+        for row in self.plan.rows:
+            results = self.gathered.results.setdefault(row.id, [])
+            for case in self.cases[row.id]:
+                if case.id in self.found:
+                    results.append(self.found[case.id])
+                else:
+                    because = unmet[case.id] or "the run ended before it"
+                    results.append(CaseResult(case.name, case.layer, name, Status.SKIP, because=because))
+            if not self.cases[row.id]:
+                results.append(nothing_to_run(row, name))
+        self.gathered.maps.extend(nmi_map.draw(name, self.seen, self.plan.switchers))
+        self.gathered.environments.append(
+            replace(
+                self.runner.environment,
+                seconds=seconds,
+                engine_seconds=round(self.runner.engine_seconds, 3),
+                starts=self.runner.starts,
+            )
+        )
+
+
+def nothing_to_run(row: Row, runner: str) -> CaseResult:
+    """What stands for a row without cases: it is not written, or no Switcher of its layers is here."""
+    if row.waits_for:
+        return CaseResult(row.title, row.layers[0], runner, Status.NOT_WRITTEN, because=row.waits_for)
+    because = f"no Switcher for {' '.join(row.layers)}"
+    return CaseResult(row.title, row.layers[0], runner, Status.SKIP, because=because)
+
+
+def with_evidence(result: CaseResult, case: Case, observation: Observation, judged: Judgement) -> CaseResult:
+    """The result of a failure with everything that explains it."""
+    from .listing import around, code_of
+
+    where = observation.trap.eip if observation.trap else None
+    steps = around(case, where) if where is not None else ()
+    detail = "; ".join(filter(None, (judged.because, observation.detail)))
+    return replace(result, because=detail, state=judged.state, listing=code_of(case), around=steps)
+
+
+def outcome(observation: Observation) -> str:
+    """What was seen, in a few words."""
+    trap = observation.trap
+    if trap is None:
+        return observation.outcome
+    error = "" if trap.error < 0 else f", error {trap.error:#x}"
+    return f"{observation.outcome} {trap.vector:#x}{error}, at {trap.cs:04x}:{trap.eip:08x}"
+
+
+def again(before: CaseResult, now: CaseResult) -> CaseResult:
+    """Two runs of one case as one result: a failure stays, and so does an end that was not the same."""
+    failed = before.failed + (now.status is Status.FAIL)
+    kept = now if now.status is Status.FAIL and before.status is not Status.FAIL else before
+    if kept.status is not Status.FAIL and now.status is not before.status:
+        kept = replace(
+            now,
+            status=Status.FAIL,
+            because=f"not the same every time: {before.status.word}, then {now.status.word}",
+        )
+        failed += 1
+    return replace(kept, repeated=before.repeated + 1, failed=failed)
+
+
+def rows(plan: Plan, cases: Mapping[str, tuple[Case, ...]], gathered: Gathered) -> list[RowResult]:
+    """Every row of which something is known; after an early end the others are left out."""
+    found = proof.matrix()
+    made = []
+    for row in plan.rows:
+        results = tuple(gathered.results.get(row.id, ()))
+        kinds = {(case.layer, case.name): case.kind for case in cases[row.id]}
+        if results:
+            made.append(
+                RowResult(
+                    id=row.id,
+                    group=row.group,
+                    title=row.title,
+                    kind=row.kind,
+                    core=row.core,
+                    sources=tuple(map(str, row.sources)),
+                    does=row.does,
+                    expects=row.expects,
+                    why=row.why,
+                    remains=row.remains,
+                    waits_for=row.waits_for,
+                    seen_to_fail_by=proof.seen_to_fail_by(
+                        row.id, proof.broken_controls(kinds, results), found
+                    ),
+                    cases=results,
+                )
+            )
+    return made
+
+
+def as_expected(run: Run) -> bool:
+    """Whether nobody has to look: no failure, no unexplained disagreement, nothing worse than before."""
+    worse = run.baseline is not None and any(one.direction is Moved.WORSE for one in run.baseline.changes)
+    failed = any(case.status is Status.FAIL for row in run.rows for case in row.cases)
+    return not (failed or worse or any(not one.explained for one in disagreements(run)))
+
+
+def ran_nothing(run: Run) -> bool:
+    """Whether no case was run at all although some were there to run: this host cannot."""
+    silent = (Status.UNSUPPORTED, Status.SKIP)
+    statuses = [
+        case.status for row in run.rows for case in row.cases if case.status is not Status.NOT_WRITTEN
+    ]
+    return bool(statuses) and all(status in silent for status in statuses)
