@@ -15,9 +15,8 @@ from host.native_guest import FakeClock
 
 from kvmhost._native import ffi, lib
 from kvmhost.host import KvmhostError, Machine, scheduler
-from kvmhost.host import cpu as cpus
+from kvmhost.host import cpu as vcpus
 from kvmhost.host import machine as machines
-from kvmhost.host.clock import Clock
 from kvmhost.host.cpu import Cpu
 from kvmhost.host.memory import VmMemory
 from kvmhost.host.scheduler import Scheduler
@@ -242,7 +241,7 @@ def test_a_vcpu_without_an_alarm_clock_leaves_no_descriptor(
     memory: VmMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a user may have no more threads."""
-    monkeypatch.setattr(cpus, "lib", NoAlarm())
+    monkeypatch.setattr(vcpus, "lib", NoAlarm())
     before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
     vm: Any = SimpleNamespace(
         create_vcpu=lambda index: SimpleNamespace(set_cpuid=lambda entries: None), irqfd=lambda *_: None
