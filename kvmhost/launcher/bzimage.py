@@ -100,7 +100,11 @@ class _Header:
 
 @dataclass(frozen=True, slots=True)
 class _Inner:
-    """The kernel in a bzImage as far as it could be looked at, and where it lies if it is ELF."""
+    """The kernel in a bzImage as far as it could be looked at, and where it lies when it runs.
+
+    One that is packed as ELF says where that is, with its zeroed data.  Up to 2.6.25 it is packed without its
+    headers, so that only its length is known: start and end are then the least they can be.
+    """
 
     packing: str | None = None
     kernel: Kernel = UNKNOWN
@@ -164,7 +168,8 @@ def _inner(header: _Header, content: bytes, name: str) -> _Inner:
     except payload.PayloadError as error:
         raise ImageError(f"the kernel packed in {name} is damaged", BUILD_AGAIN, str(error)) from error
     if not data.startswith(elf.MAGIC):
-        return _Inner(how, examine(data), guess_page_offset(data))
+        start = int(lib.BZIMAGE_LOAD_ADDRESS)
+        return _Inner(how, examine(data), guess_page_offset(data), start, start + len(data))
     image = elf.parse(data, f"the kernel in {name}")
     start = min(segment.physical for segment in image.segments)
     return _Inner(how, image.kernel, image.page_offset, start, image.end)
@@ -193,7 +198,7 @@ def _packed(header: _Header, content: bytes, name: str) -> bytes:
 
 
 def _end_of_kernel(header: _Header, inner: _Inner) -> int:
-    """The first address behind the kernel when it runs, with its zeroed data; 0 where nobody knows."""
+    """The first address behind the kernel when it runs, as far as that is known; 0 where nobody knows."""
     size = header.init_size or inner.end - inner.start
     if not size:
         return 0

@@ -81,6 +81,25 @@ def test_how_far_it_reaches_when_it_runs(relocatable: int, version: int, init_si
     lay_out(image, needs)
 
 
+@pytest.mark.parametrize(("relocatable", "needs"), [(0, 0x180000), (1, 0x280000)])
+def test_a_kernel_without_elf_headers_reaches_at_least_as_far_as_it_is_long(
+    relocatable: int, needs: int
+) -> None:
+    """So those up to 2.6.25 are packed."""
+    file = BzImage(
+        gzip.compress(text("2.6.24", EDX_INT).ljust(0x80000, b"\0")),
+        release=b"2.6.24 (me@here)\0",
+        version=0x0207,
+        relocatable=relocatable,
+        alignment=0x200000,
+    )
+    image = images.parse(file.bytes(), "bzImage")
+    assert (image.abi.name, image.lguest, image.needs) == ("2.6.24", True, needs)
+    with pytest.raises(ImageError, match=f"at least {-(-needs >> 20)}M"):
+        lay_out(image, needs)
+    lay_out(image, needs + 4 * 4096)
+
+
 PACKED = gzip.compress(vmlinux(text()))
 
 
