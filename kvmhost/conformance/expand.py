@@ -61,8 +61,17 @@ def expand(row: Row, switchers: Switchers = NOTHING) -> list[Case]:
     switchers has the images of the layers other than L1; layers without one give no case.  A row that is not
     written has none.  Raises RowError with the case's name and the key that cannot be evaluated.
     """
+    from .families.layered import LAYERED
+
     if row.program:
         return [_program(row)]
+    if row.family in LAYERED:
+        return [
+            _Maker(row, spec, layer, image).case()
+            for layer, switcher in switchers.items()
+            if layer in row.layers or layer == "L3-foreign"
+            for spec, image in LAYERED[row.family](row, layer, switcher)
+        ]
     specs = family(row)(row) if row.family else iter(row.cases)
     return [case for spec in specs for case in _layers(row, spec, switchers)]
 

@@ -1,0 +1,22 @@
+"""Families that go through the Switcher under test itself, and so need its image.
+
+A case may also run on another image than the layer's own: INT 2 put in front of an instruction (6.4, "Patch
+method") makes another text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from ..row import CaseSpec, Row
+from ..switcher_image import SwitcherImage
+from . import boundaries, stubs
+
+Layered: TypeAlias = Callable[[Row, str, SwitcherImage], Iterator[tuple[CaseSpec, SwitcherImage]]]
+
+LAYERED: Mapping[str, Layered] = {
+    "stubs": stubs.every_vector,
+    "nmi-boundaries": boundaries.one_nmi,
+    "nmi-in-handler": boundaries.two_nmis,
+}
