@@ -11,6 +11,15 @@
 #define CPUID_SEP 0x00000800
 #define KVM_LEAF 0x40000000
 #define NO_PORT 0x1234
+/* A PC's interval timer. */
+#define TIMER_0 0x40
+#define TIMER_2 0x42
+#define TIMER_COMMAND 0x43
+#define TIMER_GATE 0x61
+#define TIMER_2_ONE_SHOT 0xB0
+#define TIMER_0_READ_BACK 0xC2
+#define TIMER_NOT_READY 0x40
+#define TIMER_2_AT_ITS_END 0x20
 
 static uint32_t not_available;
 
@@ -75,6 +84,26 @@ static const char *check_ports(void)
 	return in32(NO_PORT) == 0xFFFFFFFF ? NULL : "inl does not read all ones";
 }
 
+/*
+ * There is no interval timer, and a kernel must find that out soon.  One of 4.9 on starts a
+ * count-down in counter 2 and reads as long as its upper half does not move; every one waits
+ * for the end of a longer count-down by bit 5 of port 0x61; and a decompressor that wants
+ * randomness reads the status of counter 0 until bit 6 is clear.
+ */
+static const char *check_timer(void)
+{
+	out8(TIMER_COMMAND, TIMER_2_ONE_SHOT);
+	out8(TIMER_2, 0xFF);
+	out8(TIMER_2, 0xFF);
+	in8(TIMER_2);
+	if (in8(TIMER_2) == 0xFF)
+		return "a timer that is not there seems to have just begun to count";
+	if (!(in8(TIMER_GATE) & TIMER_2_AT_ITS_END))
+		return "a timer that is not there never comes to its end";
+	out8(TIMER_COMMAND, TIMER_0_READ_BACK);
+	return in8(TIMER_0) & TIMER_NOT_READY ? "a timer that is not there is never ready" : NULL;
+}
+
 static void take_fpu(struct trap_frame *frame)
 {
 	(void)frame;
@@ -104,6 +133,8 @@ const char *check_cpu(void)
 		problem = check_msrs();
 	if (!problem)
 		problem = check_ports();
+	if (!problem)
+		problem = check_timer();
 	__asm__ volatile("cli");
 	return problem ? problem : check_fpu();
 }

@@ -16,6 +16,7 @@ from kvmhost.host.mmio import REGISTERS
 from kvmhost.host.outcome import OutcomeKind
 
 if TYPE_CHECKING:
+    from kvmhost.host.bus import Bus
     from kvmhost.host.guest import Guest
 
 LONGEST = 4
@@ -23,6 +24,11 @@ ALL_ONES = 0xFFFFFFFF
 OPERAND_SIZE = 0x66
 CLI = 0xFA
 HLT = 0xF4
+# The counters of a PC's interval timer read 0, like one that ran down.  A kernel of 4.9 measures the CPU by
+# them whatever the Host told it, and takes all ones for a count that has just begun: it then reads 100,000
+# times before it gives up, and one of 4.12 does so twice.  A decompressor that looks for randomness reads until
+# bit 6 is 0.
+TIMER_COUNTERS = range(0x40, 0x43)
 # A PC's keyboard controller resets the machine: how a 2.6.24 restarts, which has no hypercall for it.
 KEYBOARD_RESET = (0x64, 1, 0xFE)
 CPUID = b"\x0f\xa2"
@@ -52,7 +58,7 @@ def _finish(guest: Guest, length: int) -> bool:
 
 
 def _port_io(guest: Guest, code: bytes) -> bool:
-    """A device answers, or nobody: then reads see all ones and writes go nowhere (abi 4.4).
+    """A device answers, or nobody: then reads see all ones (of a timer zeros); writes go nowhere (abi 4.4).
 
     What a read of 8 or 16 bits does not fill of EAX is kept.
     """
@@ -69,13 +75,19 @@ def _port_io(guest: Guest, code: bytes) -> bool:
     port = frame.edx & 0xFFFF if length == 1 else code[prefix + 1]
     mask = ALL_ONES >> 32 - 8 * width
     if reads:
-        value = ALL_ONES if bus is None else bus.read_port(port, width)
+        value = _read_port(bus, port, width)
         frame.eax = frame.eax & ~mask | value & mask
     elif (port, width, frame.eax & mask) == KEYBOARD_RESET:
         guest.end(OutcomeKind.RESTARTED, "restart")
     elif bus is not None:
         bus.write_port(port, width, frame.eax & mask)
     return _finish(guest, prefix + length)
+
+
+def _read_port(bus: Bus | None, port: int, width: int) -> int:
+    if port in TIMER_COUNTERS:
+        return 0
+    return ALL_ONES if bus is None else bus.read_port(port, width)
 
 
 def _cpuid(guest: Guest) -> bool:

@@ -73,6 +73,16 @@ def test_out(code: str, port: int, width: int, value: int) -> None:
     assert machine.frame.eip == lonely.frame.eip == 0x1000 + len(code) // 2
 
 
+@pytest.mark.parametrize("code", ["e440", "e441", "e442"])
+def test_a_timer_that_is_not_there_has_run_down(code: str) -> None:
+    bus = Ports()
+    machine, lonely = guest(code, bus), guest(code, None)
+    assert emulate.emulate(machine)
+    assert emulate.emulate(lonely)
+    assert machine.frame.eax == lonely.frame.eax == 0x11223300
+    assert bus.calls == []
+
+
 @pytest.mark.parametrize("code", ["e4", "66", "66e5", "6c", "f3ec", "6666ec", "ec"])
 def test_what_is_cut_off_or_not_the_kernels_is_a_fault(code: str) -> None:
     bus = Ports()
