@@ -26,8 +26,8 @@ CLI = 0xFA
 HLT = 0xF4
 # The counters of a PC's interval timer read 0, like one that ran down.  A kernel of 4.9 measures the CPU by
 # them whatever the Host told it, and takes all ones for a count that has just begun: it then reads 100,000
-# times before it gives up, and one of 4.12 does so twice.  A decompressor that looks for randomness reads until
-# bit 6 is 0.
+# times before it gives up, and one of 4.12 does so twice.  A decompressor that looks for randomness reads
+# until bit 6 is 0.
 TIMER_COUNTERS = range(0x40, 0x43)
 # A PC's keyboard controller resets the machine: how a 2.6.24 restarts, which has no hypercall for it.
 KEYBOARD_RESET = (0x64, 1, 0xFE)
