@@ -78,7 +78,7 @@ def expand(row: Row, switchers: Switchers = NOTHING) -> list[Case]:
 
 def family(row: Row) -> Family:
     """The generator that a row names; RowError if there is none of that name."""
-    from .families import FAMILIES
+    from .families.registry import FAMILIES
 
     if row.family not in FAMILIES:
         raise RowError(str(row.path), "family", repr(row.family), "one of " + ", ".join(sorted(FAMILIES)))

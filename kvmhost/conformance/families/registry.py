@@ -1,0 +1,17 @@
+"""The families by the names that rows use for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ..row import CaseSpec, Row
+from . import rights, sweeps, vectors
+
+FAMILIES: Mapping[str, Callable[[Row], Iterator[CaseSpec]]] = {
+    "pgf-006": rights.truth_table,
+    "sec-003": sweeps.state_page,
+    "sec-007": sweeps.switcher_corner,
+    "sec-014": sweeps.host_memory,
+    "vec-external": vectors.external,
+    "vec-matrix": vectors.software,
+}
