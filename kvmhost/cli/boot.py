@@ -19,7 +19,7 @@ from kvmhost.cli import results
 from kvmhost.cli.advice import LastWords, advise
 from kvmhost.cli.failures import DONE, GUEST_FAILED, INTERRUPTED, UsageError, say
 from kvmhost.cli.seat import Seat
-from kvmhost.cli.voices import Lines
+from kvmhost.cli.voices import Kept, Lines
 from kvmhost.host.errors import KvmhostError
 from kvmhost.host.outcome import Outcome, OutcomeKind
 from kvmhost.host.statistics import Statistics
@@ -44,7 +44,7 @@ class Life:
 
     name: str
     image: str
-    words: bytearray = field(default_factory=bytearray)
+    words: Kept = field(default_factory=Kept)
     last_words: LastWords = field(default_factory=LastWords)
     outcome: Outcome | None = None
     advice: str | None = None
@@ -66,7 +66,7 @@ class MachineRun:
     def go_on_as(self, later: MachineRun) -> MachineRun:
         """The same Guest, restarted."""
         life, next_life = self.lives[0], later.lives[0]
-        life.words += next_life.words
+        life.words.go_on(next_life.words)
         life.advice = next_life.advice
         life.outcome = next_life.outcome
         life.boots += 1
@@ -133,12 +133,12 @@ def run_machine(plan: Plan, names: list[str], seat: Seat, timeout: float | None)
         machine = held.enter_context(
             Machine(memory=arguments.memory, cpus=arguments.cpus, switcher=plan.blob, kvm=kvm, **options)
         )
+        held.callback(seat.leave)
         lives = fill(machine, plan, names, seat)
         if arguments.stats or plan.trace is not None:
             machine.watch(plan.trace)
         held_back = listen(lives, arguments.json, seat)
         seat.machine = machine
-        held.callback(setattr, seat, "machine", None)
         seat.outlet.begin()
         if timeout is not None:
             # A reader who does not read must not keep a Guest whose time is over.
@@ -198,7 +198,7 @@ def listen(lives: Mapping[Guest, Life], as_json: bool, seat: Seat) -> list[Lines
     for guest, life in lives.items():
         guest.console.append(life.last_words)
         if as_json:
-            guest.console.append(life.words.extend)
+            guest.console.append(life.words)
         elif len(lives) == 1:
             guest.console.append(seat.outlet)
         else:

@@ -144,7 +144,8 @@ def machine_as_dict(run: MachineRun) -> dict[str, Any]:
                 "report": life.outcome.report if life.outcome else None,
                 "advice": life.advice,
                 "boots": life.boots,
-                "words": life.words.decode("utf-8", "replace"),
+                "words": life.words.text,
+                "words_lost": life.words.lost,
             }
             for life in run.lives
         ],

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from types import TracebackType
@@ -23,8 +24,6 @@ from kvmhost.launcher.devices.console import Console, Typing
 from kvmhost.launcher.terminal import HELP, Keys, Mode, Terminal, Word
 
 if TYPE_CHECKING:
-    import threading
-
     from kvmhost.launcher.machine import Machine
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -50,6 +49,7 @@ class Seat:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._over = False
         self._reader: threading.Thread | None = None
+        self._telling = threading.Lock()
         self._held = ExitStack()
         self._signals = SignalThread(self, interrupts=with_input, terminal=self.terminal is not None)
 
@@ -100,8 +100,9 @@ class Seat:
     def end(self, number: int) -> None:
         """Stop the machine, and wait no longer for somebody who does not read."""
         self.outlet.give_up()
-        if self.machine is not None:
-            self.machine.stop()
+        with self._telling:
+            if self.machine is not None:
+                self.machine.stop()
 
     def give_back(self) -> None:
         """The terminal, as it was found."""
@@ -117,8 +118,14 @@ class Seat:
 
     def resized(self) -> None:
         """Tell the Guest."""
-        if self.terminal is not None and self.console is not None:
-            self.console.resize(*self.terminal.size())
+        with self._telling:
+            if self.terminal is not None and self.console is not None:
+                self.console.resize(*self.terminal.size())
+
+    def leave(self) -> None:
+        """The machine is about to be closed: when this returns nobody is telling it anything."""
+        with self._telling:
+            self.machine = self.console = None
 
     # ---- what is typed ------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+#: A JSON object is made in memory, and a Guest may talk for ever.
+MOST_KEPT = 64 << 20
 # A Guest that never ends its line is heard all the same.
 LONGEST_LINE = 4096
 #: What a pipe that poll(2) calls writable takes without blocking (POSIX: PIPE_BUF), and what a terminal does.
@@ -71,6 +73,34 @@ class Outlet:
     def close(self) -> None:
         """When nobody writes any more.  The descriptor itself stays open."""
         os.close(self._over)
+
+
+class Kept:
+    """A Guest's words, for the JSON object at the end: the first MOST_KEPT bytes.  lost: bytes behind them.
+
+    >>> kept = Kept()
+    >>> kept(b"Hello from ring 1.")
+    >>> kept.text
+    'Hello from ring 1.'
+    """
+
+    def __init__(self) -> None:
+        self._words = bytearray()
+        self.lost = 0
+
+    def __call__(self, words: bytes) -> None:
+        taken = words[: max(MOST_KEPT - len(self._words), 0)]
+        self._words += taken
+        self.lost += len(words) - len(taken)
+
+    def go_on(self, later: Kept) -> None:
+        """The same Guest's words, after a restart."""
+        self(bytes(later._words))
+        self.lost += later.lost
+
+    @property
+    def text(self) -> str:
+        return self._words.decode("utf-8", "replace")
 
 
 class Lines:

@@ -211,6 +211,7 @@ class Guest:
     def _runs(self, linear: int, length: int) -> list[tuple[int, int]]:
         """Guest-physical (address, length) pieces behind a linear range, up to the first hole."""
         pieces = []
+        linear &= 0xFFFFFFFF
         while length > 0:
             physical = self.tables.translate(linear)
             if physical is None or physical >= self.state.limit_bytes:
@@ -228,7 +229,7 @@ class Guest:
         """Write by linear address.  Raises GuestBroke, with nothing written, where tables end."""
         pieces = self._runs(linear, len(data))
         if sum(size for _, size in pieces) != len(data):
-            raise GuestBroke(f"{len(data)} bytes at linear {linear:#010x} are not all mapped")
+            raise GuestBroke(f"{len(data)} bytes at linear {linear & 0xFFFFFFFF:#010x} are not all mapped")
         for at, size in pieces:
             self.ram.write(at, data[:size])
             data = data[size:]

@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from terminals import PATIENCE, Terminal
+
+from kvmhost.cli.seat import Seat
 
 # Stands in for a Guest and its machine: says what is typed, until it is to stop.  Its first argument is
 # Python that runs when the seat is taken; "driver" is what happens when a console's driver comes.
@@ -217,3 +222,26 @@ def test_a_reader_who_does_not_read_keeps_nobody_from_ending() -> None:
     assert out.endswith(b"ended by 15\n")
     assert len(out) < 1 << 20
     assert (process.returncode, err) == (7, b"")
+
+
+def test_nobody_tells_a_machine_anything_that_is_being_closed() -> None:
+    """A new size, or a wish to end, that comes at that moment is told before, or not at all."""
+    seat: Any = Seat.__new__(Seat)
+    seat._telling = threading.Lock()
+    seat.terminal = SimpleNamespace(size=lambda: (80, 25))
+    seat.outlet = SimpleNamespace(give_up=lambda: None)
+    happened: list[str] = []
+    leaving = threading.Thread(target=lambda: (seat.leave(), happened.append("left")))
+
+    def resize(columns: int, rows: int) -> None:
+        leaving.start()
+        leaving.join(0.2)
+        happened.append("told")
+
+    seat.machine = SimpleNamespace(stop=lambda: happened.append("stopped"))
+    seat.console = SimpleNamespace(resize=resize)
+    seat.resized()
+    leaving.join()
+    seat.resized()
+    seat.end(signal.SIGTERM)
+    assert happened == ["told", "left"]

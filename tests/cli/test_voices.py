@@ -56,3 +56,16 @@ def test_a_line_without_end_is_heard_all_the_same() -> None:
     for _ in range(3):
         voice(b"x" * (voices.LONGEST_LINE // 2))
     assert said == [b"x" * voices.LONGEST_LINE]
+
+
+def test_what_is_kept_for_json_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Guest may talk for ever, and nobody's memory is that large."""
+    monkeypatch.setattr(voices, "MOST_KEPT", 8)
+    kept, more = voices.Kept(), voices.Kept()
+    for words in (b"Hello ", b"from ", b"ring 1"):
+        kept(words)
+    assert (kept.text, kept.lost) == ("Hello fr", 9)
+    more(b"\xff!")
+    assert (more.text, more.lost) == ("\ufffd!", 0)
+    kept.go_on(more)
+    assert (kept.text, kept.lost) == ("Hello fr", 11)

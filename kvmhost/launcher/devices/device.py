@@ -84,8 +84,9 @@ class Device(ABC):
 
     def config_changed(self) -> None:
         """Call it when config() says something new; the driver hears of it where the bus can tell."""
-        if self.on_config_change is not None:
-            self.on_config_change()
+        tell = self.on_config_change
+        if tell is not None:
+            tell()
 
     # ---- life -----------------------------------------------------------------------------
 
