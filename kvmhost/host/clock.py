@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from kvmhost._native import lib
 from kvmhost.host.errors import KvmhostError
 
+# So many alarms may wait before those that were cancelled among them are forgotten.
+MANY = 256
+
 
 @dataclass(order=True, slots=True)
 class Alarm:
@@ -45,6 +48,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._alarms: list[Alarm] = []
+        self._many = MANY
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -56,10 +60,18 @@ class Clock:
         with self._changed:
             if self._thread is None and not self._closed:
                 self._thread = start_thread(self._serve, "kvmhost clock")
+            if len(self._alarms) >= self._many:
+                self._forget_cancelled()
             heapq.heappush(self._alarms, alarm)
             if self._alarms[0] is alarm:
                 self._changed.notify()
         return alarm
+
+    def _forget_cancelled(self) -> None:
+        """Most alarms are cancelled long before their time; those that were are looked for now and then."""
+        self._alarms = [alarm for alarm in self._alarms if alarm.call is not None]
+        heapq.heapify(self._alarms)
+        self._many = max(MANY, 2 * len(self._alarms))
 
     def _serve(self) -> None:
         while True:

@@ -162,3 +162,19 @@ def test_a_thread_that_cannot_be_had_is_told_with_what_limits_it(monkeypatch: py
         start_thread(lambda: None, "one")
     assert "ulimit -u" in caught.value.next_step
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_alarms_that_were_cancelled_do_not_pile_up() -> None:
+    """A Guest may set its clock again and again, and a program may run it a little at a time."""
+    rang: list[str] = []
+    with Clock() as clock:
+        for number in range(5000):
+            clock.after(3600.0 + number % 7, lambda: rang.append("cancelled")).cancel()
+            if number == 2500:
+                kept = [clock.after(3600.0, lambda: rang.append("kept")) for _ in range(300)]
+        assert len(clock._alarms) < 1000
+        assert {id(alarm) for alarm in kept} <= {id(alarm) for alarm in clock._alarms}
+        done = threading.Event()
+        clock.after(0.0, done.set)
+        assert done.wait(30)
+    assert rang == []
