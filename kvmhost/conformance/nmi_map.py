@@ -7,6 +7,7 @@ out as it would have without the NMI, and wrong if it did not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ from .switcher_image import SwitcherImage
 #: The rows whose cases make the map.
 ROWS = frozenset({"NMI-001", "NMI-006"})
 NMI = 2
+INT_2 = "INT 2 in its place"
+#: How the family calls its cases, and the entries of vectors.
+BY_INT_2 = re.compile(r"(\S+) (?:trap|deliver), by INT 2")
+STUB = "stub"
 #: The parts of a Switcher, and what the map calls them.
 PATHS = {
     "switch_to_guest": "enter",
@@ -39,35 +44,51 @@ class Seen:
     status: Status
 
 
-def boundary_of(case: Case) -> int | None:
-    """The offset in the Switcher at which a case of the map has its NMI; None for any other case."""
-    event = case.event
-    if case.row not in ROWS or event is None or event.kind != "nmi" or event.at is None or event.after:
+def place_of(case: Case, image: SwitcherImage) -> tuple[int, str] | None:
+    """The offset in the Switcher at which a case of the map has its NMI, and what the place is called.
+
+    None for any other case.  Where INT 2 stands in for the NMI, in front of the instruction in a copy of the
+    text, the place is the instruction's own in the text that the map shows.
+    """
+    if case.row not in ROWS:
         return None
-    return event.at - SW if 0 <= event.at - SW < 0x2000 else None
+    if found := BY_INT_2.fullmatch(case.name):
+        label = found[1]
+        if label.startswith(STUB):
+            return image.entries[int(label.removeprefix(STUB))], label
+        return (image.boundaries[label], label) if label in image.boundaries else None
+    event = case.event
+    if event is None or event.kind != "nmi" or event.at is None or event.after:
+        return None
+    offset = event.at - SW
+    names = {at: label for label, at in reversed(list(image.boundaries.items()))}
+    names |= {at: f"{STUB}{vector}" for vector, at in enumerate(image.entries) if at not in names}
+    return (offset, names[offset]) if offset in names else None
 
 
 def draw(runner: str, seen: Iterable[Seen], switchers: Mapping[str, SwitcherImage]) -> tuple[NmiMap, ...]:
-    """A map for each layer of which this runner ran cases."""
-    by_layer: dict[str, dict[int, list[Seen]]] = {}
+    """A map for each layer of which this runner ran cases: by real NMIs where it has them, else by INT 2."""
+    by_layer: dict[str, dict[bool, dict[tuple[int, str], list[Seen]]]] = {}
     for one in seen:
-        offset = boundary_of(one.case)
-        if offset is not None and one.case.layer in switchers:
-            by_layer.setdefault(one.case.layer, {}).setdefault(offset, []).append(one)
+        layer = one.case.layer
+        if layer in switchers and (place := place_of(one.case, switchers[layer])):
+            real = one.case.event is not None
+            by_layer.setdefault(layer, {}).setdefault(real, {}).setdefault(place, []).append(one)
     return tuple(
-        NmiMap(switchers[layer].name, layer, runner, boundaries(switchers[layer], found))
+        NmiMap(
+            switchers[layer].name,
+            layer,
+            runner,
+            boundaries(switchers[layer], found.get(True) or found[False]),
+            "" if True in found else INT_2,
+        )
         for layer, found in by_layer.items()
     )
 
 
-def boundaries(image: SwitcherImage, found: Mapping[int, list[Seen]]) -> tuple[Boundary, ...]:
-    """Every labelled instruction of the image; those that no case was about are left out."""
-    names: dict[int, str] = {}
-    for label, offset in image.boundaries.items():
-        names.setdefault(offset, label)
-    return tuple(
-        boundary(image, names.get(offset, f"+{offset:#x}"), offset, found[offset]) for offset in sorted(found)
-    )
+def boundaries(image: SwitcherImage, found: Mapping[tuple[int, str], list[Seen]]) -> tuple[Boundary, ...]:
+    """Every instruction that a case was about, in the order of the text."""
+    return tuple(boundary(image, label, offset, found[offset, label]) for offset, label in sorted(found))
 
 
 def boundary(image: SwitcherImage, label: str, offset: int, cases: list[Seen]) -> Boundary:
@@ -80,7 +101,7 @@ def boundary(image: SwitcherImage, label: str, offset: int, cases: list[Seen]) -
         instruction(image, offset),
         verdict(worst),
         expected,
-        path(image, offset),
+        "stub" if label.startswith(STUB) else path(image, offset),
         detail(worst),
     )
 

@@ -227,12 +227,13 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class NmiMap:
-    """An NMI at every boundary of one Switcher, seen on one runner."""
+    """An NMI at every boundary of one Switcher, seen on one runner; `method` is how it got there."""
 
     switcher: str
     layer: str
     runner: str
     boundaries: tuple[Boundary, ...]
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from . import nmi_map, proof
 from .case import Case, Observation
@@ -35,6 +35,8 @@ from .switcher_image import SwitcherImage
 
 #: How many failures of one runner come with their code and state: who has more has one fault, not a thousand.
 EVIDENCE = 200
+#: How many failures are run again step by step, and how many of the last steps are told.
+TRACED, STEPS = 4, 24
 Heard = Callable[[Case, Observation], None]
 
 
@@ -54,6 +56,15 @@ class Runner(Protocol):
 
     def run(self, cases: Sequence[Case], heard: Heard) -> None:
         """Run them all; `heard` is called for each, in any order, as results come in."""
+        ...
+
+
+@runtime_checkable
+class Tracer(Protocol):
+    """A runner that can tell how a case came to its end."""
+
+    def trace(self, case: Case) -> tuple[int, ...]:
+        """The linear address of each instruction that ran, oldest first."""
         ...
 
 
@@ -103,6 +114,7 @@ class Plan:
     """What is to be run.
 
     selection: the rows in words.  words: the command line.  seed: of random cases, which `expand` has got.
+    trace: run the first failures again step by step, if the runner can.
     """
 
     rows: tuple[Row, ...]
@@ -113,6 +125,7 @@ class Plan:
     words: tuple[str, ...] = ()
     seed: int = 1
     repeat: int = 1
+    trace: bool = False
 
 
 @dataclass(slots=True)
@@ -141,8 +154,9 @@ def run(plan: Plan, expand: Expand, make: Make, judge: Judge, progress: Progress
             gathered.absent.append(Absent(name, why, error.next_step))
         except MachineryBroke as error:
             gathered.troubles.append(f"{name}: {error.message}" + (f": {error.cause}" if error.cause else ""))
-        except KeyboardInterrupt:
-            gathered.interrupted = gathered.interrupted or f"interrupted while {name} was being started"
+        except KeyboardInterrupt as signal:
+            told = gathered.interrupted or f"{interrupted(signal)} while {name} was being started"
+            gathered.interrupted = told
             break
     return Run(
         version=plan.version,
@@ -190,11 +204,15 @@ class Turn:
         try:
             for _ in range(self.plan.repeat):
                 self.runner.run(able, self.heard)
-        except KeyboardInterrupt:
+            if unheard := [case.id for case in able if case.id not in self.found]:
+                raise MachineryBroke(
+                    f"nothing was heard of {len(unheard):,} cases", cause=f"such as {unheard[0]}"
+                )
+            self.trace(able)
+        except KeyboardInterrupt as signal:
             left = len(able) - len(self.found)
-            self.gathered.interrupted = (
-                f"interrupted while {name} ran: {left:,} of its {len(able):,} cases did not"
-            )
+            told = f"{interrupted(signal)} while {name} ran: {left:,} of its {len(able):,} cases did not"
+            self.gathered.interrupted = told
             raise
         finally:
             self.progress.end()
@@ -221,10 +239,21 @@ class Turn:
             result = again(self.found[case.id], result)
         else:
             result = replace(result, failed=int(result.status is Status.FAIL))
-            if nmi_map.boundary_of(case) is not None:
+            if case.row in nmi_map.ROWS:
                 self.seen.append(nmi_map.Seen(case, observation, result.status))
         self.found[case.id] = result
         self.progress.done(result)
+
+    def trace(self, cases: Sequence[Case]) -> None:
+        """Add the last steps of the first failures."""
+        if not self.plan.trace or not isinstance(self.runner, Tracer):
+            return
+        from .listing import steps
+
+        failed = [case for case in cases if self.found[case.id].status is Status.FAIL]
+        for case in failed[:TRACED]:
+            found = steps(case, self.runner.trace(case)[-STEPS:])
+            self.found[case.id] = replace(self.found[case.id], steps=found)
 
     def keep(self, unmet: Mapping[str, str], seconds: float) -> None:
         """Hand over what there is: every case in the order of the rows, and the runner's own facts."""
@@ -248,6 +277,11 @@ class Turn:
                 starts=self.runner.starts,
             )
         )
+
+
+def interrupted(signal: KeyboardInterrupt) -> str:
+    """That a run was interrupted, and by what if it was not Ctrl-C."""
+    return " ".join(["interrupted", *map(str, signal.args)])
 
 
 def nothing_to_run(row: Row, runner: str) -> CaseResult:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import SelectionError
-from .reference import NAMES, Linked, link
-from .reference import load as load_reference
+from .reference import NAMES
+from .reference import image as reference_image
 from .switcher_image import SwitcherImage, SwitcherImageError
 from .switcher_image import load as load_image
 
@@ -26,7 +26,7 @@ def under_test(foreign: tuple[Path, Path] | None = None) -> dict[str, SwitcherIm
 
     Raises SelectionError if the foreign one cannot be used.
     """
-    images = {f"L2-{name}": reference_image(link(load_reference(name))) for name in NAMES}
+    images = {f"L2-{name}": reference_image(name) for name in NAMES}
     for name in NAMES:
         images[f"L3-{name}"] = load_image(BUILT / f"{name}.bin", BUILT / f"{name}.json", f"product-{name}")
     if foreign is not None:
@@ -37,16 +37,3 @@ def under_test(foreign: tuple[Path, Path] | None = None) -> dict[str, SwitcherIm
                 f"{foreign[0]} cannot be put on the stage", cause=str(error), next_step=OFFSETS
             ) from None
     return images
-
-
-def reference_image(linked: Linked) -> SwitcherImage:
-    """A linked reference as an image like any other."""
-    return SwitcherImage(
-        name=f"reference-{linked.name}",
-        text=linked.text,
-        symbols=linked.symbols,
-        entries=linked.entries,
-        frame=linked.frame,
-        descriptors=linked.descriptors,
-        boundaries={label: linked.symbols[label] for label in linked.boundaries},
-    )

@@ -54,6 +54,7 @@ FAILURE = case(
         StateLine("ebx", "", "0xb3b3b3b3", True),
     ),
     listing=(CodeLine(0x416000, "cc", "int3", "G_CODE"), CodeLine(0x416001, "cd2f", "int 0x2f", "stop")),
+    around=(CodeLine(0x416000, "cc", "int3", "here"),),
     steps=(CodeLine(0x40D010, "cf", "iret", "HOST_CODE+16"), CodeLine(0x416000, "cc", "int3", "G_CODE")),
     repeated=3,
     failed=2,

@@ -54,6 +54,16 @@ def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_report_belongs_to_who_called_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_UID", "65534")
+    monkeypatch.setenv("SUDO_GID", "65533")
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda path, user, group: given.append((user, group)))
+    files.write(tmp_path / "a", "new")
+    assert given == [(65534, 65533)] and (tmp_path / "a").read_text() == "new"
+
+
 def test_what_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     with pytest.raises(UnicodeEncodeError):

@@ -180,3 +180,18 @@ def test_a_boundary_that_is_not_as_the_row_says_is_wrong() -> None:
     found = session.run(plan, lambda row: cases, lambda name: FakeEngine(sees=see), judge)
     (wrong,) = [one for one in found.nmi_maps[0].boundaries if one.verdict is Verdict.WRONG]
     assert (wrong.label, wrong.expected, wrong.detail) == ("B20", Verdict.SAFE, "B20: timeout")
+
+
+def test_where_there_is_no_nmi_the_map_is_drawn_by_int_2() -> None:
+    cases = [case for case in expand(find("NMI-001"), SWITCHERS) if case.event is None]
+    plan = Plan((find("NMI-001"),), ("tcg",), SWITCHERS, "a test", "0")
+    found = session.run(plan, lambda row: cases, lambda name: FakeEngine("tcg"), judge)
+    maps = {one.layer: one for one in found.nmi_maps}
+    assert set(maps) == {"L2-seed", "L2-hardened"}
+    assert {one.method for one in maps.values()} == {"INT 2 in its place"}
+    fatal = {
+        layer: [place.text.split()[0] for place in one.boundaries if place.verdict is Verdict.FATAL]
+        for layer, one in maps.items()
+    }
+    assert fatal == {"L2-seed": ["lidt"], "L2-hardened": []}
+    assert [place.path for place in maps["L2-seed"].boundaries][-2:] == ["stub", "stub"]

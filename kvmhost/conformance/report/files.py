@@ -68,22 +68,32 @@ def write(path: Path, text: str) -> None:
 
 def replace(path: Path, text: str) -> None:
     """By way of a new file beside it, with the old one's permissions or the usual ones.  Raises OSError."""
+    owner: tuple[int, int] | None
     if path.exists():
-        mode = path.stat().st_mode & 0o777
+        found = path.stat()
+        mode, owner = found.st_mode & 0o777, (found.st_uid, found.st_gid)
     else:
         mask = os.umask(0)
         os.umask(mask)
-        mode = 0o666 & ~mask
+        mode, owner = 0o666 & ~mask, caller()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=hidden(path))
     beside = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         beside.chmod(mode)
+        if owner is not None and os.geteuid() == 0:
+            os.chown(beside, *owner)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def caller() -> tuple[int, int] | None:
+    """Who called sudo: the report is for them.  None without sudo."""
+    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    return (int(user), int(group)) if user.isdecimal() and group.isdecimal() else None
 
 
 def unwritable(path: Path, error: OSError) -> ReportError:

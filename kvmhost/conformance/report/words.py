@@ -11,6 +11,15 @@ from collections.abc import Iterable
 
 from kvmhost.conformance.results import CaseResult, CodeLine, Environment, RowResult, Run, Status
 
+#: The kinds of rows, by the catalogue's letters.
+KINDS = {
+    "P": "initial state and bytes give a final state",
+    "E": "needs an injected event",
+    "K": "uses the KVM interface",
+    "S": "statistical, stress",
+    "N": "negative control: must be seen to break as predicted",
+}
+
 
 def clean(text: str) -> str:
     """The text with everything that cannot be seen made visible, line ends too.

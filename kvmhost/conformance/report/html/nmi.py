@@ -33,6 +33,7 @@ PATHS = {
     "return": "back to the Host",
     "deliver": "back, and on to a handler",
     "nmi": "in the handler",
+    "stub": "at the entries of vectors",
 }
 ABOUT = (
     "What one NMI does just before each instruction of a Switcher. Between LGDT and LIDT the Host's IDT "
@@ -90,7 +91,9 @@ def strip(number: int, one: NmiMap) -> Markup:
 
 def title(one: NmiMap) -> Markup:
     """Which Switcher, and where it was run."""
-    return tag("b", one.switcher) + tag("span", f"{one.layer} on {one.runner}")
+    return tag("b", one.switcher) + tag(
+        "span", f"{one.layer} on {one.runner}{one.method and ', '}{one.method}"
+    )
 
 
 def tally(one: NmiMap) -> str:

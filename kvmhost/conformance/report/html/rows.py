@@ -15,16 +15,9 @@ from kvmhost.conformance.report.html.parts import (
     sign,
     table,
 )
-from kvmhost.conformance.report.words import number, told
+from kvmhost.conformance.report.words import KINDS, number, told
 from kvmhost.conformance.results import CaseResult, RowResult, Run, Status
 
-KINDS = {
-    "P": "initial state and bytes give a final state",
-    "E": "needs an injected event",
-    "K": "uses the KVM interface",
-    "S": "statistical, stress",
-    "N": "negative control: must be seen to break as predicted",
-}
 #: How many cases of one kind are named, and how many failures are shown whole.
 NAMED, WHOLE = 12, 20
 

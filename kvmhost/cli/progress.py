@@ -1,0 +1,63 @@
+"""How far a run of the catalogue is: one line on a terminal that is written again and again, else nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from kvmhost.conformance.results import CaseResult
+
+#: At most so often is the line written, in seconds: results come by the thousand.
+EVERY = 0.1
+CLEAR = "\r\x1b[K"
+
+
+def progress_line() -> Line | None:
+    """A line on stderr if that is a terminal."""
+    return Line(sys.stderr) if sys.stderr.isatty() else None
+
+
+class Line:
+    """What a session tells its progress to.
+
+    >>> import io
+    >>> out = io.StringIO()
+    >>> Line(out, columns=80).begin("tcg", 1200)
+    >>> out.getvalue().removeprefix(CLEAR)
+    'tcg: 0 of 1,200 cases, 0 s'
+    """
+
+    def __init__(self, out: TextIO, columns: int = 0) -> None:
+        self._out = out
+        self._columns = columns or shutil.get_terminal_size().columns
+        self._runner, self._all, self._done, self._failed = "", 0, 0, 0
+        self._began = self._written = 0.0
+
+    def begin(self, runner: str, cases: int) -> None:
+        """A runner has started."""
+        self._runner, self._all, self._done, self._failed = runner, cases, 0, 0
+        self._began, self._written = time.monotonic(), 0.0
+        self._write()
+
+    def done(self, result: CaseResult) -> None:
+        """One case has ended."""
+        self._done += 1
+        self._failed += result.status.value == "FAIL"
+        if time.monotonic() - self._written >= EVERY:
+            self._write()
+
+    def end(self) -> None:
+        """The line goes away: the report will say it better."""
+        self._out.write(CLEAR)
+        self._out.flush()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        failed = f", {self._failed:,} failed" if self._failed else ""
+        seconds = int(self._written - self._began)
+        text = f"{self._runner}: {self._done:,} of {self._all:,} cases{failed}, {seconds} s"
+        self._out.write(CLEAR + text[: self._columns - 1])
+        self._out.flush()
