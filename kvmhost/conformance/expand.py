@@ -28,6 +28,7 @@ from .case import (
     Watch,
 )
 from .errors import RowError
+from .reference import Reference
 from .row import NOTHING, CaseSpec, Row, Table
 from .scene import Scene
 from .stage import Stage, StageError, World, page_number
@@ -55,11 +56,14 @@ FLAG_BITS: Mapping[str, Mapping[str, int]] = {
 _SEGMENT_SLOTS = ("gs", "fs", "ds", "es", "cs", "ss")
 
 
-def expand(row: Row, switchers: Switchers = NOTHING) -> list[Case]:
+def expand(
+    row: Row, switchers: Switchers = NOTHING, references: Mapping[str, Reference] = NOTHING
+) -> list[Case]:
     """The Cases of a row, one for each of its specs and layers.
 
-    switchers has the images of the layers other than L1; layers without one give no case.  A row that is not
-    written has none.  Raises RowError with the case's name and the key that cannot be evaluated.
+    switchers has the images of the layers other than L1; layers without one give no case.  references has,
+    for layers whose image is that of a changed reference Switcher, this Switcher.  A row that is not written
+    has no cases.  Raises RowError with the case's name and the key that cannot be evaluated.
     """
     from .families.layered import LAYERED
 
@@ -70,7 +74,7 @@ def expand(row: Row, switchers: Switchers = NOTHING) -> list[Case]:
             _Maker(row, spec, layer, image).case()
             for layer, switcher in switchers.items()
             if layer in row.layers or layer == "L3-foreign"
-            for spec, image in LAYERED[row.family](row, layer, switcher)
+            for spec, image in LAYERED[row.family](row, layer, switcher, references.get(layer))
         ]
     specs = family(row)(row) if row.family else iter(row.cases)
     return [case for spec in specs for case in _layers(row, spec, switchers)]

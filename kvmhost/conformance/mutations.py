@@ -1,8 +1,8 @@
 """Sixty defects, and whether the rows see them.
 
-A check that cannot fail proves nothing.  So each defect of mutations.toml is planted: in a reference Switcher,
-in a product's, or in what a Host sets up around it; the rows that it names run, and at least one of them must
-fail.  What comes out is a matrix of defects and rows (matrix.json), which every report shows.
+A check that cannot fail proves nothing.  So each defect of mutations.toml is planted: in a reference
+Switcher, in a product's, or in what a Host sets up around it; the rows that it names run, and at least one of
+them must fail.  What comes out is a matrix of defects and rows (matrix.json), which every report shows.
 """
 
 from __future__ import annotations
@@ -119,8 +119,9 @@ def cases(mutation: Mutation, switchers: Mapping[str, SwitcherImage] = MappingPr
     if mutation.setup:
         found = [_disturbed(find(name), mutation.setup, switchers) for name in mutation.killed_by]
     else:
-        planted = {f"L2-{name}": image_of(mutation.planted(name)) for name in mutation.references()}
-        found = [expand(find(name), planted) for name in mutation.killed_by]
+        planted = {f"L2-{name}": mutation.planted(name) for name in mutation.references()}
+        images = {layer: image_of(reference) for layer, reference in planted.items()}
+        found = [expand(find(name), images, planted) for name in mutation.killed_by]
     return [c for each in found for c in each if c.layer != "L1" and c.kind != "N" and not c.requires]
 
 

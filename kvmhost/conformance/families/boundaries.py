@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..reference import image, link, load
+from ..reference import Reference, image_of, link, load
 from ..row import CaseSpec, Code, Row
 from ..switcher_image import SwitcherImage
-from .specs import spec
+from . import spec
 
 INT2 = bytes([0xCD, 0x02])
 INVALID_OPCODE, HYPERCALL, INTERRUPT = 6, 0x1F, 0x21
@@ -80,15 +80,22 @@ DELIVER = Way("deliver", INTERRUPT, "deliver")
 FAULT = Way("fault", INVALID_OPCODE, "return")
 
 
-def one_nmi(row: Row, layer: str, switcher: SwitcherImage) -> Iterator[Spec]:
-    """One NMI at each boundary that a trip passes: those of the entry, and of both ways home."""
+def one_nmi(
+    row: Row, layer: str, switcher: SwitcherImage, reference: Reference | None = None
+) -> Iterator[Spec]:
+    """One NMI at each boundary that a trip passes: those of the entry, and of both ways home.
+
+    reference is the Switcher to put INT 2 into; without one, and for L2, it is the sound one of the layer.
+    """
+    if reference is None and layer.startswith("L2"):
+        reference = load(layer.removeprefix("L2-"))
     for way in (TRAP, DELIVER):
         for label, at in passed(switcher, way):
             if way is DELIVER and at < _at(switcher, "return_to_host"):
                 continue
             yield _real(row, layer, switcher, way, label, at), switcher
-            if layer.startswith("L2"):
-                yield _patched(row, layer, way, label)
+            if reference is not None:
+                yield _patched(row, layer, way, label, reference)
     for label, at in _origin(switcher):
         yield _real(row, layer, switcher, FAULT, label, at), switcher
     yield _in_the_guest(row, layer), switcher
@@ -100,7 +107,9 @@ def _origin(switcher: SwitcherImage) -> list[tuple[str, int]]:
     return [(label, at) for label, at in switcher.boundaries.items() if start and start <= at < end]
 
 
-def two_nmis(row: Row, layer: str, switcher: SwitcherImage) -> Iterator[Spec]:
+def two_nmis(
+    row: Row, layer: str, switcher: SwitcherImage, reference: Reference | None = None
+) -> Iterator[Spec]:
     """A second NMI in the first one's handler: held until its IRET, then taken, and nothing changes."""
     handler = _at(switcher, "handle_nmi")
     inside = [label for label, at in switcher.boundaries.items() if at >= handler and label.startswith("N")]
@@ -178,12 +187,11 @@ def _real(row: Row, layer: str, switcher: SwitcherImage, way: Way, label: str, a
     )
 
 
-def _patched(row: Row, layer: str, way: Way, label: str) -> Spec:
+def _patched(row: Row, layer: str, way: Way, label: str, reference: Reference) -> Spec:
     """The same with INT 2 in a copy of the reference Switcher."""
-    name = layer.removeprefix("L2-")
-    first = link(load(name)).way(way.vector)[0]
+    first = link(reference).way(way.vector)[0]
     place = first if label.startswith("stub") else label
-    patched = image(name, {place: INT2})
+    patched = image_of(reference, {place: INT2})
     at = patched.symbols[place]
     made = spec(
         row,

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
+from ..reference import Reference
 from ..row import CaseSpec, Row
 from ..switcher_image import SwitcherImage
 from . import boundaries, stubs
 
-Layered: TypeAlias = Callable[[Row, str, SwitcherImage], Iterator[tuple[CaseSpec, SwitcherImage]]]
+Layered: TypeAlias = Callable[
+    [Row, str, SwitcherImage, Reference | None], Iterator[tuple[CaseSpec, SwitcherImage]]
+]
 
 LAYERED: Mapping[str, Layered] = {
     "stubs": stubs.every_vector,

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import RowError
+from ..reference import Reference
 from ..row import CaseSpec, Code, Row
 from ..switcher_image import SwitcherImage
-from .specs import spec
+from . import spec
 
 CODED = {"seed": (8, 10, 11, 12, 13, 14, 17), "hardened": (8, 10, 11, 12, 13, 14, 17, 21, 29, 30)}
 HOME = (*range(2), *range(3, 32), 128)
@@ -32,7 +33,9 @@ STARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def every_vector(row: Row, layer: str, switcher: SwitcherImage) -> Iterator[tuple[CaseSpec, SwitcherImage]]:
+def every_vector(
+    row: Row, layer: str, switcher: SwitcherImage, reference: Reference | None = None
+) -> Iterator[tuple[CaseSpec, SwitcherImage]]:
     """All 256, from each ring that the row's parameter `from` names."""
     rings = row.parameters.get("from")
     if not isinstance(rings, list) or not set(rings) <= set(STARTS):
