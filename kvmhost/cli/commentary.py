@@ -37,6 +37,7 @@ PARTS = {
     "D": "The devices",
     "G": "The Guests",
     "P": "The doctor's probes",
+    "M": "The monitor of conformance",
     "L": "The lab",
 }
 STEP = 10

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "block.h"
+#include "conform.h"
 #include "lguest.h"
 #include "machine.h"
 #include "virtio.h"
@@ -111,3 +112,25 @@ AT(block_config, cylinders, BLOCK_PAGE_CONFIG_BYTES);
 AT(block_config, block_bytes, 20);
 AT(block_config, write_back, 32);
 AT(block_config, queues, BLOCK_PCI_CONFIG_BYTES - 2);
+
+/* The batch of conformance cases. */
+SIZE(conform_header, 44);
+SIZE(conform_patch, 12);
+SIZE(conform_watch, 8);
+SIZE(conform_msr, 20);
+SIZE(conform_table, 8);
+AT(conform_case, gdt, 36);
+AT(conform_case, cr0, 60);
+AT(conform_case, gs, 100);
+AT(conform_case, eip, 148);
+SIZE(conform_case, 168);
+AT(conform_saved, stack, 136);
+SIZE(conform_saved, 168);
+AT(conform_result, saved, 24);
+SIZE(conform_result, 192);
+_Static_assert(sizeof(struct conform_saved) <= CONFORM_LAUNCH, "the report ends before the way in begins");
+_Static_assert(CONFORM_LAUNCH + sizeof(struct conform_case) - offsetof(struct conform_case, gs) <= CONFORM_LAUNCH_CASE,
+	       "the stack does not reach the copy");
+_Static_assert(CONFORM_LAUNCH_CASE + sizeof(struct conform_case) <= CONFORM_INNER, "the copy ends");
+_Static_assert(CONFORM_SAVE == CONFORM_COLLECT + CONFORM_PAGE, "two pages of one arena");
+_Static_assert(CONFORM_SHADOW + CONFORM_ARENA_PAGES * CONFORM_PAGE <= CONFORM_ARENA, "they do not overlap");
