@@ -114,7 +114,7 @@ AT(block_config, write_back, 32);
 AT(block_config, queues, BLOCK_PCI_CONFIG_BYTES - 2);
 
 /* The batch of conformance cases. */
-SIZE(conform_header, 44);
+SIZE(conform_header, 48);
 SIZE(conform_patch, 12);
 SIZE(conform_watch, 8);
 SIZE(conform_msr, 20);

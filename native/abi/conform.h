@@ -67,6 +67,7 @@ struct conform_header {
 	uint32_t reason; /* set by the runner before it starts an engine again that it ended */
 	uint32_t loaded; /* the template that arena and shadow come from, 0 for none */
 	uint32_t stale[2]; /* pages of the arena or the shadow that differ from it */
+	uint32_t end; /* of the batch in memory */
 	uint32_t msrs_set; /* how many of the current case's are to be put back */
 };
 

@@ -61,6 +61,7 @@ void asm_offsets(void)
 	HEADER(reason);
 	HEADER(loaded);
 	HEADER(stale);
+	HEADER(end);
 	HEADER(msrs_set);
 
 	CASE(template);

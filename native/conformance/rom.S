@@ -35,6 +35,18 @@ in_protected_mode:
 	mov	%eax, %ds
 	mov	%eax, %es
 	mov	%eax, %ss
+
+	/* [M280] Bochs gives memory to a machine piece by piece, in the order in which
+	 * the pieces are first touched, but has read our image into its store in one
+	 * go: so the pieces must be touched in the order of the image, before anything
+	 * else is.  Elsewhere this is a loop of nothing. */
+	.globl	touch_memory
+touch_memory:
+	mov	$CONFORM_TEXT, %esi
+1:	mov	(%esi), %eax
+	add	$CONFORM_PAGE, %esi
+	cmp	H_end, %esi
+	jb	1b
 	mov	$CONFORM_TEXT, %eax
 	jmp	*%eax
 
@@ -47,7 +59,7 @@ gdt_pointer:
 	.word	gdt_end - gdt - 1
 	.long	ROM_BASE + gdt - rom_start
 
-	/* [M280] Where every x86 begins. */
+	/* [M290] Where every x86 begins. */
 	.code16
 	.org	0xFFF0
 	.globl	reset_vector
