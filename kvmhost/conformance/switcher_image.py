@@ -111,8 +111,10 @@ def from_facts(name: str, text: bytes, said: Any, where: str) -> SwitcherImage:
             f"{where}: {', '.join(missing)} missing; without them nobody can tell where this Switcher's"
             " instructions and pages are"
         )
-    symbols = _offsets(said["symbols"], "symbols", where, len(text))
     labelled = _offsets(said.get("boundaries", {}), "boundaries", where, len(text))
+    # What an instruction does is the same in every Switcher, whatever number its boundary has.
+    deeds = {label.split("_", 1)[1]: offset for label, offset in labelled.items() if "_" in label}
+    symbols = {**deeds, **_offsets(said["symbols"], "symbols", where, len(text))}
     entries = said["default_idt_entries"]
     if not isinstance(entries, list) or not all(
         type(entry) is int and 0 <= entry < len(text) for entry in entries

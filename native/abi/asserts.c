@@ -129,7 +129,8 @@ SIZE(conform_saved, 168);
 AT(conform_result, saved, 24);
 SIZE(conform_result, 192);
 _Static_assert(sizeof(struct conform_saved) <= CONFORM_LAUNCH, "the report ends before the way in begins");
-_Static_assert(CONFORM_LAUNCH + sizeof(struct conform_case) - offsetof(struct conform_case, gs) <= CONFORM_LAUNCH_CASE,
+_Static_assert(CONFORM_LAUNCH + sizeof(struct conform_case) - offsetof(struct conform_case, gs) <=
+		   CONFORM_LAUNCH_CASE,
 	       "the stack does not reach the copy");
 _Static_assert(CONFORM_LAUNCH_CASE + sizeof(struct conform_case) <= CONFORM_INNER, "the copy ends");
 _Static_assert(CONFORM_SAVE == CONFORM_COLLECT + CONFORM_PAGE, "two pages of one arena");

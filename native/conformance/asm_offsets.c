@@ -7,7 +7,8 @@
 #define CONSTANT(name) __asm__ volatile("->" #name " %0" : : "i"(name))
 #define HEADER(field) DEFINE(H_##field, CONFORM_HEADER + offsetof(struct conform_header, field))
 #define CASE(field) DEFINE(C_##field, offsetof(struct conform_case, field))
-#define LAUNCH(field) DEFINE(L_##field, CONFORM_SAVE + CONFORM_LAUNCH_CASE + offsetof(struct conform_case, field))
+#define LAUNCH(field)                                                                                        \
+	DEFINE(L_##field, CONFORM_SAVE + CONFORM_LAUNCH_CASE + offsetof(struct conform_case, field))
 #define SAVED(field) DEFINE(S_##field, CONFORM_SAVE + offsetof(struct conform_saved, field))
 #define RESULT(field) DEFINE(R_##field, offsetof(struct conform_result, field))
 #define PATCH(field) DEFINE(P_##field, offsetof(struct conform_patch, field))

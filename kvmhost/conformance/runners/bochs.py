@@ -146,12 +146,11 @@ class _Play:
         outcome: Outcome | None = None
         while outcome is None:
             stop = bochs.ask("c")
-            state = bochs.dump(batch.HEADER, batch.HEADER_BYTES) if stop is not None else b""
             if stop is None:
                 outcome = "timeout"
             elif b") Breakpoint " in stop:
                 outcome = "report"
-            elif batch.word(state, batch.STATE) == batch.DONE:
+            elif self._done(bochs):
                 self._tell(len(self.laid.cases), bochs.dump)
                 return
         self._tell(batch.word(bochs.examine(batch.HEADER, batch.HEADER_BYTES), batch.CURRENT), bochs.examine)
@@ -160,8 +159,12 @@ class _Play:
         self.told += 1
         self.heard(case, Observation(outcome, memory=memory))
 
+    def _done(self, bochs: Conversation) -> bool:
+        """At the end of the batch; or else the CPU was reset, and the monitor is to go on."""
+        return batch.word(bochs.dump(batch.HEADER, batch.HEADER_BYTES), batch.STATE) == batch.DONE
+
     def _ended(self, bochs: Conversation, log: MemoryFile) -> None:
-        """Bochs took its memory along, so nobody knows which case it was: the rest is halved until one is left."""
+        """Its memory is gone, so nobody knows at which case: the rest is halved until one is left."""
         why = _last_words(log) or "it said nothing"
         if not bochs.answered:
             raise MachineryBroke(
