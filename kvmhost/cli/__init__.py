@@ -2,6 +2,7 @@
 
     kvmhost run GUEST ...      boot Guests, natively or in the lab
     kvmhost doctor             can this machine run Guests, and if not, what to change
+    kvmhost conform            does this CPU, and its KVM, switch worlds as the manuals say
     kvmhost lab run -- ...     any command, on a machine with a real KVM inside QEMU
     kvmhost journey            the project's commentary in reading order, with the code beside it
 

@@ -32,6 +32,7 @@ from .results import (
 from .results import Direction as Moved
 from .row import Row, deviations
 from .switcher_image import SwitcherImage
+from .verdict import outcome
 
 #: How many failures of one runner come with their code and state: who has more has one fault, not a thousand.
 EVIDENCE = 200
@@ -146,9 +147,10 @@ def run(plan: Plan, expand: Expand, make: Make, judge: Judge, progress: Progress
     cases = {row.id: tuple(expand(row)) for row in plan.rows}
     gathered = Gathered()
     for name in plan.runners:
+        began = time.monotonic()
         try:
             with make(name) as runner:
-                Turn(plan, cases, runner, judge, progress or Silence(), gathered).take()
+                Turn(plan, cases, runner, judge, progress or Silence(), gathered, began).take()
         except RunnerAbsent as error:
             why = ": ".join(filter(None, (error.message, error.cause)))
             gathered.absent.append(Absent(name, why, error.next_step))
@@ -189,13 +191,13 @@ class Turn:
     judge: Judge
     progress: Progress
     gathered: Gathered
+    began: float
     found: dict[str, CaseResult] = field(default_factory=dict)
     seen: list[nmi_map.Seen] = field(default_factory=list)
     explained: int = 0
 
     def take(self) -> None:
         """Run everything, and leave what came of it in `gathered`, whatever ends it."""
-        begin = time.monotonic()
         wanted = [case for cases in self.cases.values() for case in cases]
         unmet = {case.id: self.runner.unmet(case) for case in wanted}
         able = [case for case in wanted if not unmet[case.id]]
@@ -216,7 +218,7 @@ class Turn:
             raise
         finally:
             self.progress.end()
-            self.keep(unmet, round(time.monotonic() - begin, 3))
+            self.keep(unmet, round(time.monotonic() - self.began, 3))
 
     def heard(self, case: Case, observation: Observation) -> None:
         """One result has come in."""
@@ -300,15 +302,6 @@ def with_evidence(result: CaseResult, case: Case, observation: Observation, judg
     steps = around(case, where) if where is not None else ()
     detail = "; ".join(filter(None, (judged.because, observation.detail)))
     return replace(result, because=detail, state=judged.state, listing=code_of(case), around=steps)
-
-
-def outcome(observation: Observation) -> str:
-    """What was seen, in a few words."""
-    trap = observation.trap
-    if trap is None:
-        return observation.outcome
-    error = "" if trap.error < 0 else f", error {trap.error:#x}"
-    return f"{observation.outcome} {trap.vector:#x}{error}, at {trap.cs:04x}:{trap.eip:08x}"
 
 
 def again(before: CaseResult, now: CaseResult) -> CaseResult:

@@ -136,7 +136,7 @@ def test_the_nmi_map_is_a_strip_over_the_listing(tmp_path: Path) -> None:
     listings = [attributes for attributes, text in page.all("details") if text.startswith("listing of")]
     assert ["open" in attributes for attributes in listings] == [True, False]
     lines = {attributes["id"]: text for attributes, text in page.all("li") if "id" in attributes}
-    assert lines[cells[4]["href"].removeprefix("#")] == "✗B04+010lidt [edx+8]shutdown"
+    assert lines[cells[4]["href"].removeprefix("#")] == "✗B04+010lidt [edx+8]fatal"
 
 
 def test_a_boundary_that_is_not_as_the_catalogue_says_is_pointed_at(tmp_path: Path) -> None:

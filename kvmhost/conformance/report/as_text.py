@@ -97,10 +97,13 @@ def maps(run: Run) -> Iterator[str]:
     """The NMI maps, a character for each boundary."""
     if not run.nmi_maps:
         return
-    yield f"an NMI at every instruction boundary ({LEGEND}):"
+    yield "an NMI at every instruction boundary"
+    yield f"  {LEGEND}"
+    width = max(len(one.switcher) for one in run.nmi_maps)
     for one in run.nmi_maps:
         strip = "".join(MARKS[boundary.verdict] for boundary in one.boundaries)
-        yield folded(strip, f"  {one.switcher:<10} {one.runner:<6} ", " " * 20)
+        yield clean(f"  {one.switcher:<{width}}  {one.runner:<6} {one.method}").rstrip()
+        yield from (f"    {piece}" for piece in textwrap.wrap(strip, WIDTH))
         for boundary in one.boundaries:
             if boundary.verdict in (Verdict.FATAL, Verdict.WRONG):
                 detail = f": {boundary.detail}" if boundary.detail else ""
@@ -122,7 +125,7 @@ def failures(run: Run) -> Iterator[str]:
             )
         if len(cases) > 3:
             yield f"    and {number(len(cases) - 3, 'case')} more"
-        yield f"    kvmhost conform --explain {clean(row.id)}"
+        yield f"    kvmhost conform --explain {clean(row.id)} --runner {cases[0].runner}"
     yield from rest(len(failed))
 
 
@@ -184,6 +187,8 @@ def troubles(run: Run) -> Iterator[str]:
 
 def times(run: Run) -> Iterator[str]:
     """Where the time went."""
-    yield f"time: {run.seconds:.1f} s in all"
+    inside = sum(one.engine_seconds for one in run.environments)
+    share = 100 * inside / run.seconds if run.seconds else 0.0
+    yield f"time: {run.seconds:.1f} s in all, {inside:.1f} s of these ({share:.0f} %) inside engines"
     for one in run.environments:
         yield f"  {one.runner:<6} {timing(one)}"

@@ -19,7 +19,7 @@ from typing import Self
 from ..case import Case, Observation
 from ..errors import MachineryBroke, RunnerAbsent
 from ..results import Environment
-from . import base, batch, probe
+from . import base, batch, probe, tcg_trace
 from .batch import Batch
 from .process import Engine, MemoryFile, Patience
 
@@ -76,11 +76,23 @@ class TcgRunner:
         for laid in batch.batches(cases):
             size = (laid.end // _MEGABYTE + 2) * _MEGABYTE
             with MemoryFile("memory", size) as memory, MemoryFile("rom") as rom, MemoryFile("said") as said:
-                rom.write(0, batch.monitor().rom)
-                for address, data in laid.memory():
-                    memory.write(address, data)
-                memory.write(batch.HEADER, laid.header())
+                _lay(laid, memory, rom)
                 _Play(self, laid, memory, heard).play(self._words(size, memory, rom), said)
+
+    def trace(self, case: Case) -> tuple[int, ...]:
+        """The linear address of each instruction that a case runs inside the arena, in order."""
+        (laid,) = batch.batches([case])
+        size = (laid.end // _MEGABYTE + 2) * _MEGABYTE
+        with (
+            MemoryFile("memory", size) as memory,
+            MemoryFile("rom") as rom,
+            MemoryFile("said") as said,
+            MemoryFile("log") as log,
+        ):
+            _lay(laid, memory, rom)
+            words = [*self._words(size, memory, rom), *tcg_trace.words(self._environment.engine, log.path)]
+            _Play(self, laid, memory, lambda case, observation: None).play(words, said)
+            return tcg_trace.addresses(os.pread(log.fd, os.fstat(log.fd).st_size, 0))
 
     def _words(self, size: int, memory: MemoryFile, rom: MemoryFile) -> list[str]:
         backend = f"memory-backend-file,id=memory,size={size},mem-path={memory.path},share=on"
@@ -155,6 +167,14 @@ class _Play:
 
     def _put(self, address: int, value: int) -> None:
         self.memory.write(address, value.to_bytes(4, "little"))
+
+
+def _lay(laid: Batch, memory: MemoryFile, rom: MemoryFile) -> None:
+    """Put everything where QEMU will find it."""
+    rom.write(0, batch.monitor().rom)
+    for address, data in laid.memory():
+        memory.write(address, data)
+    memory.write(batch.HEADER, laid.header())
 
 
 def _last_words(said: MemoryFile) -> str:

@@ -150,7 +150,7 @@ def line(number: int, boundary: Boundary) -> Markup:
         tag("span", boundary.label, class_="label"),
         tag("span", f"+{boundary.address & 0xFFF:03x}", class_="address"),
         tag("span", boundary.text.replace("dword ptr ", ""), class_="text"),
-        tag("em", boundary.detail or boundary.verdict.value) if boundary.verdict in NOTABLE else None,
+        tag("em", boundary.verdict.value) if boundary.verdict in NOTABLE else None,
         id=f"nmi-{number}-{boundary.address:x}",
         title=words(boundary),
     )

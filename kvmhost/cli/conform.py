@@ -1,0 +1,301 @@
+"""`kvmhost conform`: does this CPU, and its KVM, switch worlds as the manuals say?
+
+Everything that can be wrong with the words is found before anything runs: rows that do not exist, a baseline
+that is no report, a report that could not be written.  What was finished when a signal comes is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvmhost.cli import backend
+from kvmhost.cli.failures import DONE, GUEST_FAILED, HOST_CANNOT, OUR_FAULT, UsageError, say
+
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+    from kvmhost.conformance.results import Run
+    from kvmhost.conformance.row import Row
+    from kvmhost.conformance.switcher_image import SwitcherImage
+
+    Backend: TypeAlias = Literal["auto", "native", "lab"]
+
+CHECK_FAILED = GUEST_FAILED
+ALL = "all"
+DEVICE = Path(backend.DEVICE)
+EPILOG = """\
+ROW is a group (SW-NMI), an id (SW-NMI-006) or a pattern (SEC-0*). Without any the core set is run.
+
+exit codes: 0 all as expected, 1 a check failed or is worse than in the baseline, 2 the command line is wrong,
+3 this host cannot, 4 a fault of kvmhost itself, 130 ended by Ctrl-C (the reports have what was finished)"""
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The words of this command."""
+    parser = commands.add_parser(
+        "conform",
+        help="does this CPU, and its KVM, switch worlds as the manuals say",
+        description="Run the conformance catalogue and report.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="what to run: a group, an id or a pattern")
+    parser.add_argument(
+        "--runner",
+        action="append",
+        metavar="NAME",
+        help="kvm (default), tcg, bochs, model or all; several by commas, or repeated",
+    )
+    backend.add_option(parser)
+    parser.add_argument("--switcher", type=Path, metavar="FILE", help="the text of another Switcher")
+    parser.add_argument("--offsets", type=Path, metavar="FILE", help="where what is in it, as JSON")
+    add_amount(parser)
+    add_reports(parser)
+    parser.set_defaults(command=command)
+
+
+def add_amount(parser: argparse.ArgumentParser) -> None:
+    """How much, how often."""
+    amount = parser.add_argument_group("how much").add_mutually_exclusive_group()
+    for name, words in (
+        ("core", "what must be green before a release (default without ROW)"),
+        ("all", "every row but stress"),
+        ("stress", "every row, stress in full"),
+    ):
+        amount.add_argument(
+            f"--{name}", action="store_const", const=name, dest="scope", help=words, default=None
+        )
+    parser.add_argument("--repeat", type=positive, default=1, metavar="N", help="run every case N times")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random cases (default 1)")
+
+
+def add_reports(parser: argparse.ArgumentParser) -> None:
+    """What is told, and where."""
+    instead = parser.add_argument_group("instead of running all of it").add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="tell the rows, and end")
+    instead.add_argument(
+        "--explain",
+        metavar="ID",
+        help="a row, its sources and code; with --runner also run it, with --baseline what that run saw",
+    )
+    reports = parser.add_argument_group("reports")
+    reports.add_argument("--json", type=Path, metavar="FILE", help="everything, for a later --baseline")
+    reports.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, for CI systems")
+    reports.add_argument("--html", type=Path, metavar="FILE", help="one page, to look at and to send")
+    reports.add_argument("--tap", action="store_true", help="TAP version 14 on stdout instead of the text")
+    reports.add_argument("--timing", action="store_true", help="tell how much time the engines had")
+    reports.add_argument("--baseline", type=Path, metavar="FILE", help="compare with what --json wrote then")
+
+
+def positive(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Check the words, then do one of the three things."""
+    if (arguments.switcher is None) != (arguments.offsets is None):
+        raise UsageError(
+            "--switcher and --offsets belong together",
+            next_step="the text says nothing without its offsets; name both",
+        )
+    runners = named_runners(arguments.runner)
+    if arguments.list:
+        return list_rows(arguments)
+    if arguments.explain is not None:
+        return explain(arguments, runners)
+    return perform(arguments, runners)
+
+
+def named_runners(words: Sequence[str] | None) -> tuple[str, ...]:
+    """The runners that were asked for, each once.  Raises UsageError."""
+    from kvmhost.conformance.runners import NAMES
+
+    named = dict.fromkeys(name for word in words or ["kvm"] for name in word.split(","))
+    if ALL in named:
+        return NAMES
+    for name in named:
+        if name not in NAMES:
+            raise UsageError(
+                f"there is no runner called {name}", next_step=f"choose from {', '.join(NAMES)}, {ALL}"
+            )
+    return tuple(named)
+
+
+def list_rows(arguments: argparse.Namespace) -> int:
+    """One line a row."""
+    from kvmhost.cli.results import plain
+    from kvmhost.conformance.selection import select
+
+    rows = select(arguments.rows, arguments.scope or "stress")
+    for row in rows:
+        core = "core" if row.core else "    "
+        waits = " (not written)" if row.waits_for else ""
+        print(plain(f"{row.id:<11} {row.kind} {core} {row.title}{waits}"))
+    written = sum(row.written for row in rows)
+    say(f"{len(rows)} rows, {written} of them written, {sum(row.core for row in rows)} in the core set")
+    return DONE
+
+
+def explain(arguments: argparse.Namespace, runners: tuple[str, ...]) -> int:
+    """One row, and what came of it."""
+    from kvmhost.conformance.errors import SelectionError
+    from kvmhost.conformance.expand import expand
+    from kvmhost.conformance.report.explain import render
+    from kvmhost.conformance.selection import select
+
+    found = select([arguments.explain], "stress")
+    if len(found) != 1:
+        raise SelectionError(
+            f"{arguments.explain} is {len(found)} rows, and one is explained at a time",
+            next_step="name it by its id, such as SW-NMI-006",
+        )
+    switchers = switchers_of(arguments)
+    result = None
+    if arguments.runner is not None:
+        done = run(arguments, runners, found, switchers, trace=True)
+        result = next(iter(done.rows), None)
+        for absent in done.absent:
+            say(f"{absent.runner} did not run: {absent.why}")
+    elif arguments.baseline is not None:
+        from kvmhost.conformance.report.as_json import read
+
+        before = read(arguments.baseline)
+        result = next((row for row in before.rows if row.id == found[0].id), None)
+        if result is None:
+            say(f"{found[0].id} was not run there")
+    print(render(found[0], expand(found[0], switchers), result), end="")
+    if arguments.runner is None:
+        return DONE
+    return exit_code(done, arguments)
+
+
+def switchers_of(arguments: argparse.Namespace) -> dict[str, SwitcherImage]:
+    """The Switchers under test, a foreign one among them if it was named."""
+    from kvmhost.conformance.switchers import under_test
+
+    return under_test((arguments.switcher, arguments.offsets) if arguments.switcher else None)
+
+
+def perform(arguments: argparse.Namespace, runners: tuple[str, ...]) -> int:
+    """Run the rows and write every report."""
+    from dataclasses import replace
+
+    from kvmhost.conformance.report import as_json, baseline, files
+    from kvmhost.conformance.selection import select
+
+    rows = select(arguments.rows, arguments.scope)
+    before = as_json.read(arguments.baseline) if arguments.baseline is not None else None
+    files.try_all(path for path in (arguments.json, arguments.junit, arguments.html) if path is not None)
+    done = run(arguments, runners, rows, switchers_of(arguments), trace=False)
+    if before is not None:
+        done = replace(done, baseline=baseline.compare(before, done, str(arguments.baseline)))
+    write_reports(arguments, done)
+    return exit_code(done, arguments)
+
+
+def run(
+    arguments: argparse.Namespace,
+    runners: tuple[str, ...],
+    rows: tuple[Row, ...],
+    switchers: dict[str, SwitcherImage],
+    *,
+    trace: bool,
+) -> Run:
+    """The run itself; a signal ends it early and leaves what was finished."""
+    from importlib.metadata import version
+
+    from kvmhost.cli.ending import ended_by_signals
+    from kvmhost.cli.progress import progress_line
+    from kvmhost.conformance import session
+    from kvmhost.conformance.expand import expand
+    from kvmhost.conformance.runners import make
+    from kvmhost.conformance.selection import described
+    from kvmhost.conformance.verdict import compare
+
+    where: Backend = place(arguments.backend) if "kvm" in runners else "auto"
+    words = [arguments.explain] if arguments.explain else arguments.rows
+    plan = session.Plan(
+        rows=rows,
+        runners=runners,
+        switchers=switchers,
+        selection=described(words, arguments.scope),
+        version=version("kvmhost"),
+        words=tuple(arguments.words),
+        seed=arguments.seed,
+        repeat=arguments.repeat,
+        trace=trace,
+    )
+    with ended_by_signals():
+        return session.run(
+            plan,
+            lambda row: expand(row, switchers),
+            lambda name: make(name, backend=where, seed=arguments.seed),
+            compare,
+            progress_line(),
+        )
+
+
+def place(wanted: str) -> Backend:
+    """ "native" or "lab", as for every command that needs KVM; it is said which, and why."""
+    import os
+
+    try:
+        device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        device = None  # the doctor will say why
+    try:
+        return "lab" if backend.goes_to_lab(wanted, device) else "native"
+    finally:
+        if device is not None:
+            os.close(device)
+
+
+def write_reports(arguments: argparse.Namespace, done: Run) -> None:
+    """Every form that was asked for, and one on stdout."""
+    from kvmhost.conformance.report import files
+
+    if arguments.json is not None:
+        from kvmhost.conformance.report import as_json
+
+        files.write(arguments.json, as_json.render(done))
+    if arguments.junit is not None:
+        from kvmhost.conformance.report import as_junit
+
+        files.write(arguments.junit, as_junit.render(done))
+    if arguments.html is not None:
+        from kvmhost.conformance.report import html
+
+        files.write(arguments.html, html.render(done))
+    if arguments.tap:
+        from kvmhost.conformance.report import as_tap
+
+        print(as_tap.render(done), end="")
+    else:
+        from kvmhost.conformance.report import as_text
+
+        print(as_text.render(done, with_timing=arguments.timing), end="")
+
+
+def exit_code(done: Run, arguments: argparse.Namespace) -> int:
+    """How this run ends; what is worst decides."""
+    from kvmhost.cli.ending import code_of
+    from kvmhost.conformance.session import as_expected, ran_nothing
+
+    if done.interrupted:
+        return code_of(done.interrupted)
+    if done.troubles:
+        return OUR_FAULT
+    if not as_expected(done):
+        return CHECK_FAILED
+    demanded = ALL not in ",".join(arguments.runner or []).split(",")
+    if ran_nothing(done) or (done.absent and demanded) or not done.runners:
+        for absent in done.absent:
+            say(f"{absent.runner} did not run: {absent.why}")
+        return HOST_CANNOT
+    return DONE
