@@ -190,9 +190,13 @@ class ShadowTables:
             self.trees.free_slots(root, index * span, (index + 1) * span)
 
     def set_pmd(self, pmd: int, index: int) -> None:
-        """SET_PMD (PAE): a middle entry changed. Nobody knows who shares it, so all is dropped.
+        """SET_PMD (PAE): entry `index` of the middle table at Guest-physical `pmd` changed.
 
-        Raises GuestBroke for an index beyond 511, or from a Guest with two-level tables.
+        Dropped is what hangs below it, in each root that leads there; in all of them if it is the kernel's.
+        (abi 7.3 drops everything: a Guest that forks and executes would fault it all in again and again.)
+
+        Raises GuestBroke for an index beyond 511, or from a Guest with two-level tables, or if the stack is
+        pinned and not mapped any more.
         """
         state = self.state
         if index >= 512 or not (state.pae or state.linear):
@@ -200,7 +204,17 @@ class ShadowTables:
                 f"SET_PMD for entry {index} of the table at {pmd:#x}",
                 "only PAE Guests call it, with an index to 511",
             )
-        self.flush_all()
+        if state.linear:
+            self.flush_all()
+            return
+        found = self._leading_to(pmd)
+        for root, gib in found:
+            slot = gib * 512 + index
+            shared = slot >= self._kernel_slot()
+            for each in range(ROOTS) if shared else (root,):
+                self.trees.free_slots(each, slot, slot + 1)
+        if found:
+            self.pin_stack()
 
     def flush_user(self) -> None:
         """FLUSH_TLB(0): drop what the current root shows below kernel_address."""
@@ -331,6 +345,17 @@ class ShadowTables:
             if pgdir[index] == key:
                 return index
         return None
+
+    def _leading_to(self, pmd: int) -> list[tuple[int, int]]:
+        """PAE: (root, top entry) wherever the Guest's tables behind a root lead to the middle table `pmd`."""
+        wanted = pmd & FRAME | PRESENT
+        return [
+            (root, gib)
+            for root in range(ROOTS)
+            if self.state.pgdir[root] != NOBODY
+            for gib in range(4)
+            if self.guest.read_entry(self.state.pgdir[root] + 8 * gib, 1) == wanted
+        ]
 
     def _take_root(self, key: int) -> int:
         """A root for an address space not seen lately: one never used, else the one after the current.

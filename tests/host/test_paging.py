@@ -267,6 +267,62 @@ def test_global_and_cache_bits_stay_out(memory: VmMemory) -> None:
     assert entry == RAM + 0x400000 | P | RW | A | D
 
 
+def test_set_pmd_drops_what_hangs_below_it_and_nothing_else(memory: VmMemory) -> None:
+    """Two address spaces with a GiB of their own, at 0x0, and one that both share, the kernel's."""
+    tables = make(memory)
+    tops, own, kernel, last = (0x1000, 0x2000), (0x3000, 0x4000), 0x5000, 0x6000
+    for top, middle in zip(tops, own, strict=True):
+        put64(memory, top, middle | P)
+        put64(memory, top + 24, kernel | P)
+        for entry in (0, 1):
+            put64(memory, middle + 8 * entry, last | 0x67)
+            put64(memory, kernel + 8 * entry, last | 0x67)
+    put64(memory, last, 0x400000 | P | RW)
+    places = (0, 0x200000, KERNEL, KERNEL + 0x200000)
+
+    def seen() -> list[list[bool]]:
+        """In each space, at each place: whether the shadow has it."""
+        found = []
+        for top in tops:
+            tables.new_pgtable(top)
+            found.append([isinstance(access(tables, place), Hit) for place in places])
+        return found
+
+    for top in tops:
+        tables.new_pgtable(top)
+        assert all(tables.demand_page(place, READ) for place in places)
+    assert seen() == [[True] * 4] * 2
+    tables.set_pmd(own[0], 1)
+    assert seen() == [[True, False, True, True], [True] * 4]
+    tables.set_pmd(kernel, 0)
+    assert seen() == [[True, False, False, True], [True, True, False, True]]
+    tables.set_pmd(0x7000, 0)
+    tables.set_pmd(last, 0)
+    assert seen() == [[True, False, False, True], [True, True, False, True]]
+    put64(memory, tops[1], own[0] | P)
+    tables.set_pgd(tops[1], 0)
+    tables.set_pmd(own[0], 0)
+    assert seen() == [[False, False, False, True], [False, False, False, True]]
+    assert tables.audit() == []
+
+
+def test_set_pmd_leaves_the_stack_where_it_is(memory: VmMemory) -> None:
+    tables = make(memory)
+    put64(memory, TOP + 24, TABLE | P)
+    put64(memory, TABLE, OTHER | 0x67)
+    put64(memory, OTHER, 0x400000 | P | RW)
+    tables.new_pgtable(TOP)
+    tables.state.esp1, tables.state.ss1, tables.state.stack_pages = KERNEL + 0x1000, 0x69, 1
+    tables.pin_stack()
+    put64(memory, 0x7000, 0x401000 | P | RW)
+    put64(memory, TABLE, 0x7000 | 0x67)
+    tables.set_pmd(TABLE, 0)
+    assert access(tables, KERNEL, write=True) == Hit(RAM + 0x401000)
+    put64(memory, TABLE, 0)
+    with pytest.raises(GuestBroke, match="kernel stack page"):
+        tables.set_pmd(TABLE, 0)
+
+
 def test_pae_passes_nx_on(memory: VmMemory) -> None:
     tables = make(memory)
     put64(memory, TOP, TABLE | P)

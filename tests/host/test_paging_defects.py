@@ -59,7 +59,17 @@ DEFECTS = {
         "span = 512 if state.pae else 1",
     ),
     "SET_PGD drops nothing": ("paging", "(index + 1) * span)", "index * span)"),
-    "SET_PMD drops nothing": ("paging", "            )\n        self.flush_all()", "            )"),
+    "SET_PMD drops nothing": ("paging", "slot, slot + 1)", "slot, slot)"),
+    "SET_PMD drops the user's half only": (
+        "paging",
+        "slot = gib * 512 + index",
+        "slot = gib % 3 * 512 + index",
+    ),
+    "SET_PMD drops the kernel's in one root": (
+        "paging",
+        "range(ROOTS) if shared else",
+        "range(1) if shared else",
+    ),
     "a root is reused as it is": ("paging", "self.trees.free_slots(index, 0, self._kernel_slot())", "pass"),
     "every address space is the first": ("paging", "if pgdir[index] == key", "if pgdir[index] != NOBODY"),
     "the Switcher's range is the Guest's": (
