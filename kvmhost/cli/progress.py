@@ -36,6 +36,10 @@ class Line:
         self._runner, self._all, self._done, self._failed = "", 0, 0, 0
         self._began = self._written = 0.0
 
+    def preparing(self, rows: int, of: int) -> None:
+        """So many of the rows have become cases."""
+        self._say(f"laying out the cases: {rows:,} of {of:,} rows")
+
     def begin(self, runner: str, cases: int) -> None:
         """A runner has started."""
         self._runner, self._all, self._done, self._failed = runner, cases, 0, 0
@@ -59,5 +63,8 @@ class Line:
         failed = f", {self._failed:,} failed" if self._failed else ""
         seconds = int(self._written - self._began)
         text = f"{self._runner}: {self._done:,} of {self._all:,} cases{failed}, {seconds} s"
+        self._say(text)
+
+    def _say(self, text: str) -> None:
         self._out.write(CLEAR + text[: self._columns - 1])
         self._out.flush()

@@ -371,7 +371,7 @@ def disagreements(run: Run) -> tuple[Disagreement, ...]:
             if case.status not in SILENT:
                 by_case.setdefault(case.key, []).append(case)
         for (layer, name), cases in by_case.items():
-            if len({(case.status, case.because, case.alternative) for case in cases}) > 1:
+            if len({ending(case) for case in cases}) > 1:
                 found.append(
                     Disagreement(
                         row.id,
@@ -382,6 +382,13 @@ def disagreements(run: Run) -> tuple[Disagreement, ...]:
                     )
                 )
     return tuple(found)
+
+
+def ending(case: CaseResult) -> tuple[object, ...]:
+    """What must be the same for two runners to agree: of failures what they saw, not the words for it."""
+    if case.status in BAD:
+        return case.status, case.differences
+    return case.status, case.because, case.alternative
 
 
 def explanation(cases: Iterable[CaseResult]) -> tuple[str, ...]:

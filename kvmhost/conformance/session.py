@@ -92,6 +92,7 @@ Expand = Callable[[Row], Sequence[Case]]
 class Progress(Protocol):
     """Who is told how far it is."""
 
+    def preparing(self, rows: int, of: int) -> None: ...
     def begin(self, runner: str, cases: int) -> None: ...
     def done(self, result: CaseResult) -> None: ...
     def end(self) -> None: ...
@@ -99,6 +100,9 @@ class Progress(Protocol):
 
 class Silence:
     """Nobody is told."""
+
+    def preparing(self, rows: int, of: int) -> None:
+        """Nothing."""
 
     def begin(self, runner: str, cases: int) -> None:
         """Nothing."""
@@ -144,21 +148,30 @@ class Gathered:
 def run(plan: Plan, expand: Expand, make: Make, judge: Judge, progress: Progress | None = None) -> Run:
     """Do it.  Raises RowError if a row of the plan is malformed, before anything runs."""
     begin, started = time.monotonic(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    cases = {row.id: tuple(expand(row)) for row in plan.rows}
-    gathered = Gathered()
-    for name in plan.runners:
+    gathered, told = Gathered(), progress or Silence()
+    cases: dict[str, tuple[Case, ...]] = {}
+    try:
+        for count, row in enumerate(plan.rows):
+            told.preparing(count, len(plan.rows))
+            cases[row.id] = tuple(expand(row))
+    except KeyboardInterrupt as signal:
+        gathered.interrupted = f"{interrupted(signal)} before anything was run"
+    finally:
+        told.end()
+    for name in plan.runners if not gathered.interrupted else ():
         began = time.monotonic()
         try:
             with make(name) as runner:
-                Turn(plan, cases, runner, judge, progress or Silence(), gathered, began).take()
+                Turn(plan, cases, runner, judge, told, gathered, began).take()
         except RunnerAbsent as error:
             why = ": ".join(filter(None, (error.message, error.cause)))
             gathered.absent.append(Absent(name, why, error.next_step))
         except MachineryBroke as error:
             gathered.troubles.append(f"{name}: {error.message}" + (f": {error.cause}" if error.cause else ""))
         except KeyboardInterrupt as signal:
-            told = gathered.interrupted or f"{interrupted(signal)} while {name} was being started"
-            gathered.interrupted = told
+            gathered.interrupted = (
+                gathered.interrupted or f"{interrupted(signal)} while {name} was being started"
+            )
             break
     return Run(
         version=plan.version,
@@ -324,7 +337,7 @@ def rows(plan: Plan, cases: Mapping[str, tuple[Case, ...]], gathered: Gathered) 
     made = []
     for row in plan.rows:
         results = tuple(gathered.results.get(row.id, ()))
-        kinds = {(case.layer, case.name): case.kind for case in cases[row.id]}
+        kinds = {(case.layer, case.name): case.kind for case in cases.get(row.id, ())}
         if results:
             made.append(
                 RowResult(

@@ -1,5 +1,7 @@
 """One word for many cases, and where engines disagree: the rules, on a run that never was."""
 
+from dataclasses import replace
+
 import pytest
 from conformance.made_up import FAILURE, case, row, run
 
@@ -36,6 +38,14 @@ def test_disagreements_are_explained_by_name_or_not_at_all() -> None:
         "SW-CR3-006": ("the entry was still cached", "DV-05"),
     }
     assert found["VEC-002"].seen[0] == ("kvm", "FAIL", "vector: 0xd instead of 0x3 and 1 more")
+
+
+def test_two_that_fail_otherwise_disagree() -> None:
+    other = replace(FAILURE, runner="tcg", because="in other words")
+    assert disagreements(run(rows=(row("A", FAILURE, other),))) == ()
+    other = replace(other, differences=FAILURE.differences[:1])
+    (found,) = disagreements(run(rows=(row("A", FAILURE, other),)))
+    assert found.explained == ()
 
 
 def test_runners_that_ran_nothing_do_not_disagree() -> None:

@@ -106,6 +106,17 @@ def test_ctrl_c_keeps_what_was_finished_and_says_so() -> None:
     assert engine.closed == 1 and second.ran == [] and found.runners == ("kvm",)
 
 
+def test_ctrl_c_before_anything_ran_is_a_report_too() -> None:
+    def presses(row: Row) -> list[Case]:
+        raise KeyboardInterrupt
+
+    engine = FakeEngine()
+    plan = Plan((ROW,), ("kvm",), SWITCHERS, "a test", "0")
+    found = session.run(plan, presses, lambda name: engine, judge)
+    assert found.interrupted == "interrupted before anything was run"
+    assert found.rows == () and found.runners == () and engine.closed == 0
+
+
 def test_an_engine_that_dies_is_our_trouble_and_the_next_one_runs() -> None:
     found = perform(interrupting(1, MachineryBroke("QEMU ended", cause="signal 11")), FakeEngine("tcg"))
     assert found.troubles == ("kvm: QEMU ended: signal 11",) and not found.interrupted
