@@ -179,7 +179,7 @@ class _Maker:
 
     def case(self) -> Case:
         spec = self.spec
-        stated = overlaid(spec.expect, spec.layer.get(self.layer, NOTHING).get("expect", NOTHING))
+        stated = _instead(spec.expect, spec.layer.get(self.layer, NOTHING).get("expect", NOTHING))
         scene = Scene(self.stage)
         try:
             self._build(scene)

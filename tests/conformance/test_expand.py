@@ -105,6 +105,15 @@ def test_overrides_are_laid_over_what_is_expected(tmp_path: Path) -> None:
     assert case.deviations["BX"].expect is None
 
 
+def test_an_expectation_that_ends_in_another_way_stands_alone(tmp_path: Path) -> None:
+    told = CASE.replace("expect = { trap = { eflags = 0x202 } }", 'expect = { outcome = "shutdown" }')
+    (case,) = expanded(tmp_path, told)
+    other = case.deviations["TCG"].expect
+    assert other is not None
+    assert (other.outcome, other.trap, other.changed) == ("shutdown", None, None)
+    assert case.expect.trap is not None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "key", "problem"),
     [
