@@ -1,8 +1,8 @@
 """Sweeps over addresses: what ring 1 may touch of the Switcher's corner, and that nothing else is there.
 
 The rule is one (Intel SDM vol. 3, "Determination of Access Rights" and "Page-Fault Exceptions"): ring 1
-counts as supervisor, so a present page can be read, a page with R/W = 0 cannot be written while CR0.WP = 1 (error
-code 3), and a page that is not present faults with 0 for a read and 2 for a write.  CR2 is the
+counts as supervisor, so a present page can be read, a page with R/W = 0 cannot be written while CR0.WP = 1
+(error code 3), and a page that is not present faults with 0 for a read and 2 for a write.  CR2 is the
 address itself.
 """
 

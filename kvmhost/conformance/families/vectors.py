@@ -9,8 +9,8 @@ APM vol. 2, "Privilege Checks"), in their order for INT n:
 
 EXT (bit 0) is clear for INT n and set for an event from outside.  INT n pushes no error code, whatever the
 vector, and its EIP is the next instruction; a fault's EIP is the INT itself.  A fault that needs the very
-gate that is defective becomes a second contributory exception: #DF with error code 0 ("Interrupt 8—Double Fault
-Exception").
+gate that is defective becomes a second contributory exception: #DF with error code 0 ("Interrupt 8—Double
+Fault Exception").
 """
 
 from __future__ import annotations
