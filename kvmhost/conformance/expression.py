@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 
 _TOKEN = re.compile(r"\s*(?:(0[xX][0-9a-fA-F]+|\d+)|([A-Za-z_][\w.]*)|([-+*|]))")
+
+_OPERATORS = frozenset("+-*|")
 
 
 class ExpressionError(ValueError):
@@ -23,20 +26,31 @@ def evaluate(text: str | int, symbols: Mapping[str, int]) -> int:
     """
     if isinstance(text, int):
         return text
-    tokens = list(_tokens(text))
+    if text in symbols:
+        return symbols[text]
+    words, operators = _parsed(text)
+    terms = [word if isinstance(word, int) else _value(word, text, symbols) for word in words]
+    for level in ("*", "+-", "|"):
+        if len(terms) > 1:
+            terms, operators = _fold(terms, operators, level)
+    return terms[0]
+
+
+@cache
+def _parsed(text: str) -> tuple[list[int | str], list[str]]:
+    """The numbers and symbols, and the operators between them: the same few texts come again and again."""
+    tokens = _tokens(text)
     if len(tokens) % 2 == 0:
         raise ExpressionError(f"{text!r}: a number or symbol is missing at the end")
-    terms: list[int] = []
+    words: list[int | str] = []
     for place, token in enumerate(tokens):
-        if place % 2 == 0:
-            terms.append(_value(token, text, symbols))
-        elif not re.fullmatch(r"[-+*|]", token):
+        if place % 2 and token not in _OPERATORS:
             raise ExpressionError(f"{text!r}: expected + - * or | before {token!r}")
-    operators = tokens[1::2]
-    terms, operators = _fold(terms, operators, "*")
-    terms, operators = _fold(terms, operators, "+-")
-    terms, _ = _fold(terms, operators, "|")
-    return terms[0]
+        if place % 2 == 0:
+            if token in _OPERATORS:
+                raise ExpressionError(f"{text!r}: expected a number or symbol, not {token!r}")
+            words.append(int(token, 0) if token[0].isdigit() else token)
+    return words, tokens[1::2]
 
 
 def _tokens(text: str) -> list[str]:
@@ -52,18 +66,14 @@ def _tokens(text: str) -> list[str]:
     return found
 
 
-def _value(token: str, text: str, symbols: Mapping[str, int]) -> int:
-    if token[0].isdigit():
-        return int(token, 0)
-    if token in symbols:
-        return symbols[token]
-    if not re.fullmatch(r"[A-Za-z_][\w.]*", token):
-        raise ExpressionError(f"{text!r}: expected a number or symbol, not {token!r}")
+def _value(name: str, text: str, symbols: Mapping[str, int]) -> int:
+    if name in symbols:
+        return symbols[name]
     import difflib
 
-    near = difflib.get_close_matches(token, symbols, n=4)
+    near = difflib.get_close_matches(name, symbols, n=4)
     hint = f"; there is {', '.join(near)}" if near else ""
-    raise ExpressionError(f"{text!r}: no symbol {token} here{hint}")
+    raise ExpressionError(f"{text!r}: no symbol {name} here{hint}")
 
 
 def _fold(terms: list[int], operators: list[str], which: str) -> tuple[list[int], list[str]]:

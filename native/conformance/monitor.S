@@ -267,8 +267,26 @@ monitor_resume:
 	add	$R_saved, %edi
 	mov	$SAVED_BYTES / 4, %ecx
 	rep	movsl
+	call	rest_of_stack
 	mov	$CONFORM_TRAP, %eax
-	/* fall through */
+	jmp	finish_case
+
+	/* [M135] A frame may lie across two pages, of which the collector dared to read
+	 * only the first.  In the arena, where linear is physical, the rest is read now. */
+	.globl	rest_of_stack
+rest_of_stack:
+	cmpl	$CONFORM_STACK_WORDS, S_stack_words
+	je	1f
+	mov	S_esp, %esi
+	lea	-CONFORM_ARENA(%esi), %eax
+	cmp	$CONFORM_ARENA_PAGES * CONFORM_PAGE - 4 * CONFORM_STACK_WORDS, %eax
+	ja	1f
+	mov	C_result(%ebp), %edi
+	movl	$CONFORM_STACK_WORDS, (R_saved + S_stack_words - CONFORM_SAVE)(%edi)
+	add	$R_saved + S_stack - CONFORM_SAVE, %edi
+	mov	$CONFORM_STACK_WORDS, %ecx
+	rep	movsl
+1:	ret
 
 	/* [M140] However the case ended, EAX says how.  The CPU becomes ours, the arena
 	 * is held against the shadow, and what the case wanted watched is kept. */

@@ -82,6 +82,16 @@ def handful() -> list[Case]:
             expect=Expect(trap=TrapExpect(13, NO_ERROR, ADDRESS["HOST_CODE"] + 2, 0x60, 2)),
         ),
         case(
+            "a frame across two pages",
+            "cd2f",
+            "ring0",
+            esp=ADDRESS["X1"] + 8,
+            expect=Expect(
+                trap=TrapExpect(0x2F, NO_ERROR, ADDRESS["HOST_CODE"] + 2, 0x60, 2),
+                regs={"esp": Masked(ADDRESS["X1"] + 8)},
+            ),
+        ),
+        case(
             "mov [G_DATA], 0xdeadbeef under PAE",
             "c705" + data.to_bytes(4, "little").hex() + "efbeadde" + "cd2f",
             "ring1",
