@@ -23,4 +23,8 @@ def make(name: str, *, backend: Literal["auto", "native", "lab"] = "auto", seed:
         from .bochs import BochsRunner
 
         return BochsRunner()
+    if name == "kvm":
+        from .kvm import KvmRunner
+
+        return KvmRunner(backend, seed)
     raise SelectionError(f"there is no runner {name}", next_step=f"choose from {', '.join(NAMES)}")

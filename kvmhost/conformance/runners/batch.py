@@ -117,7 +117,7 @@ def word(header: bytes, address: int) -> int:
     return int.from_bytes(header[address - HEADER :][:4], "little")
 
 
-def batches(cases: Iterable[Case]) -> Iterator[Batch]:
+def batches(cases: Iterable[Case], most: int = BATCH_CASES) -> Iterator[Batch]:
     """Cut cases into Batches of a size that fits everywhere.
 
     Those of one template come together: another template costs the monitor a copy of the whole arena.
@@ -133,7 +133,7 @@ def batches(cases: Iterable[Case]) -> Iterator[Batch]:
     for case in (case for together in by_template.values() for case in together):
         assert case.template is not None
         more = _size(case) + (ARENA_SIZE if case.template.key not in templates else 0)
-        if taken and (len(taken) >= BATCH_CASES or size + more > BATCH_BYTES):
+        if taken and (len(taken) >= most or size + more > BATCH_BYTES):
             yield build(taken)
             taken, templates, size = [], set(), 0
             more = _size(case) + ARENA_SIZE
