@@ -6,8 +6,9 @@ memory back.  Orders come line by line as JSON on standard input, answers leave 
 through files in a folder that both sides see.
 
 Most batches are one KVM_RUN.  A case with an event is stopped before its first instruction, by an OUT to
-CONFORM_PORT_EXTERNAL; then a HLT is planted where the event is due.  At ring 0 it leaves the VM without a trace, which a single step
-does not: that one shows in every image of the flags that is pushed on the way (catalogue, DV-12).
+CONFORM_PORT_EXTERNAL; then a HLT is planted where the event is due.  At ring 0 it leaves the VM without a
+trace, which a single step does not: that one shows in every image of the flags that is pushed on the way
+(catalogue, DV-12).
 """
 
 from __future__ import annotations
