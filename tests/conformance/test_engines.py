@@ -226,7 +226,7 @@ def test_an_interrupt_leaves_nothing_running(name: str) -> None:
     )
     tests = str(Path(__file__).parent.parent)
     child = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-P", "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
