@@ -161,10 +161,19 @@ def place_name(address: int) -> str:
 
 def hash_text(switcher: SwitcherImage) -> str:
     """What tells two Switchers of one name apart: mutations of one text must not share a template."""
+    known = _hashes.get(id(switcher))
+    if known is not None and known[0] is switcher:
+        return known[1]
     import hashlib
 
     facts = repr((switcher.symbols, switcher.entries, switcher.frame, switcher.descriptors))
-    return hashlib.sha256(switcher.text + facts.encode()).hexdigest()[:16]
+    found = hashlib.sha256(switcher.text + facts.encode()).hexdigest()[:16]
+    _hashes[id(switcher)] = switcher, found
+    return found
+
+
+# By identity, for thousands of cases ask; the image is kept, so that its id stays its own.
+_hashes: dict[int, tuple[SwitcherImage, str]] = {}
 
 
 _stages: dict[str, Stage] = {}
