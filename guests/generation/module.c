@@ -1,6 +1,6 @@
 /*
  * Code that was not in the image: copied into fresh pages, as modules are, and run there.
- * From 2.6.31 to 2.6.33 a hypercall is a VMCALL, which a Host on KVM never gets to see
+ * From 2.6.30 to 2.6.33 a hypercall is a VMCALL, which a Host on KVM never gets to see
  * and must have replaced before it is executed; elsewhere there is nothing to replace,
  * and it must work all the same.
  */

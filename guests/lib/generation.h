@@ -32,9 +32,10 @@
 
 /* ---- hypercalls ---------------------------------------------------------- */
 
-/* Arguments in EDX, EBX, ECX, and ring entries of 16 bytes. */
-#define OLD_ARGUMENTS (GENERATION < KERNEL(2, 6, 31))
-#define BY_VMCALL (GENERATION >= KERNEL(2, 6, 31) && GENERATION < KERNEL(2, 6, 34))
+/* Arguments in EDX, EBX, ECX; then in EBX, ECX, EDX; from 2.6.31 on there is a fourth in ESI. */
+#define OLD_ARGUMENTS (GENERATION < KERNEL(2, 6, 30))
+#define THREE_ARGUMENTS (GENERATION < KERNEL(2, 6, 31))
+#define BY_VMCALL (GENERATION >= KERNEL(2, 6, 30) && GENERATION < KERNEL(2, 6, 34))
 /* Call 2 is CRASH, with a text and no reason. */
 #define CRASH_ONLY (GENERATION < KERNEL(2, 6, 26))
 /* The whole GDT goes by one LOAD_GDT, or every entry by a LOAD_GDT_ENTRY. */

@@ -54,6 +54,9 @@ void hypercall_later(uint32_t number, uint32_t arg1, uint32_t arg2, uint32_t arg
 #if OLD_ARGUMENTS
 		lguest.hcalls[next_slot] = (struct lguest_ring_entry_2624){
 		    .number = number, .arg1 = arg1, .arg2 = arg2, .arg3 = arg3};
+#elif THREE_ARGUMENTS
+		(void)arg4;
+		lguest.hcalls[next_slot] = (struct lguest_ring_entry_2630){number, arg1, arg2, arg3};
 #else
 		lguest.hcalls[next_slot] = (struct lguest_ring_entry){number, arg1, arg2, arg3, arg4};
 #endif

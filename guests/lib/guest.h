@@ -37,8 +37,10 @@ const char *guest_main(void);
 /* ---- hypercalls ---------------------------------------------------------- */
 
 /* The words that Host and Guest share; the first of them is the virtual IF. */
-#if GENERATION < KERNEL(2, 6, 31)
+#if OLD_ARGUMENTS
 typedef struct lguest_data_2624 lguest_words;
+#elif THREE_ARGUMENTS
+typedef struct lguest_data_2630 lguest_words;
 #elif GENERATION < KERNEL(3, 1, 0)
 typedef struct lguest_data_2631 lguest_words;
 #elif GENERATION < KERNEL(4, 1, 0)

@@ -94,6 +94,8 @@ def release_numbers(text: str) -> Release:
 
 _OLD_ORDER: Final = ("edx", "ebx", "ecx")
 _NEW_ORDER: Final = ("ebx", "ecx", "edx", "esi")
+# 2.6.30 came between: VMCALL and its registers are there, the fourth argument is not.
+_FIRST_NEW_ORDER: Final = _NEW_ORDER[:3]
 
 _ALWAYS = frozenset(
     {
@@ -123,7 +125,7 @@ ABIS: Final = (
         tables=BootTables.IDENTITY, kernel_alignment=False,
     ),
     Abi(
-        "2.6.30", "2.6.30", "struct lguest_data_2624", _OLD_ORDER, _GDT_ENTRY,
+        "2.6.30", "2.6.30", "struct lguest_data_2630", _FIRST_NEW_ORDER, _GDT_ENTRY, vmcall=True,
         tables=BootTables.IDENTITY_AND_KERNEL, kernel_alignment=False,
     ),
     Abi(

@@ -1,4 +1,4 @@
-"""Kernels 2.6.31 to 2.6.33 call their Host by VMCALL, which never comes here.
+"""Kernels 2.6.30 to 2.6.33 call their Host by VMCALL, which never comes here.
 
 Inside a VM that instruction is KVM's: it answers with an error in EAX and goes on,
 at ring 1 as anywhere.  So it has to be an `int $0x1F` before it is executed, wherever

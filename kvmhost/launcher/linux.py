@@ -24,7 +24,7 @@ BANNER: Final = re.compile(
     rb" version (\d+\.\d[\x21-\x7e]{0,60}) \([\x21-\x27\x2a-\x7e]+\) \([\x20-\x7e]{0,300}"
 )
 NAME: Final = re.compile(rb"[A-Z][\w/-]{0,30}$")
-# mov $1, %eax and mov $lguest_data, %ebx (%edx before 2.6.31), in either order; then int $0x1F or vmcall.
+# mov $1, %eax and mov $lguest_data, %ebx (%edx before 2.6.30), in either order; then int $0x1F or vmcall.
 INIT: Final = re.compile(rb"\xb8\x01\0\0\0(?:([\xba\xbb]).{4})?(\xcd\x1f|\x0f\x01\xc1)", re.DOTALL)
 MOV_BYTES: Final = 5
 REGISTERS: Final[dict[bytes | None, str]] = {b"\xba": "edx", b"\xbb": "ebx"}

@@ -45,12 +45,17 @@ struct lguest_ring_entry {
 	uint32_t arg0, arg1, arg2, arg3, arg4;
 };
 
-/* Kernels 2.6.24 to 2.6.30 have fewer argument registers, in an order of their own. */
+/* Kernels 2.6.24 to 2.6.29 have fewer argument registers, in an order of their own. */
 struct lguest_ring_entry_2624 {
 	uint32_t number, arg2, arg3, arg1;
 };
 
-/* Kernels 2.6.24 to 2.6.30. */
+/* 2.6.30 has as many, in the order of its successors. */
+struct lguest_ring_entry_2630 {
+	uint32_t number, arg1, arg2, arg3;
+};
+
+/* Kernels 2.6.24 to 2.6.29. */
 struct lguest_data_2624 {
 	uint32_t irq_enabled; /* 0 or 512, written by both */
 	uint32_t blocked_interrupts;
@@ -58,6 +63,22 @@ struct lguest_data_2624 {
 	uint32_t time_sec, time_nsec;
 	uint8_t hcall_status[64];
 	struct lguest_ring_entry_2624 hcalls[64];
+	uint32_t reserve_mem;
+	uint32_t tsc_khz;
+	uint32_t pgdir;
+	uint32_t noirq_start, noirq_end;
+	uint32_t kernel_address;
+	uint32_t syscall_vec;
+};
+
+/* Kernel 2.6.30: the same, but for the order in a ring entry. */
+struct lguest_data_2630 {
+	uint32_t irq_enabled;
+	uint32_t blocked_interrupts;
+	uint32_t cr2;
+	uint32_t time_sec, time_nsec;
+	uint8_t hcall_status[64];
+	struct lguest_ring_entry_2630 hcalls[64];
 	uint32_t reserve_mem;
 	uint32_t tsc_khz;
 	uint32_t pgdir;

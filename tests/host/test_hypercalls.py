@@ -54,10 +54,10 @@ def test_arguments_come_from_the_generations_registers(memory: VmMemory, abi: Ab
 def queue(guest: Guest, slot: int, number: int, *args: int) -> None:
     """One entry of the ring, written as a kernel of its generation does (abi 8.1)."""
     assert guest.data is not None
-    old = guest.abi.first < (2, 6, 31)
-    words = (number, args[1], args[2], args[0]) if old else (number, *args)
-    size = 16 if old else 20
-    ring_at = guest.data.address + (84 if old else 88)
+    release = guest.abi.first
+    words = (number, args[1], args[2], args[0]) if release < (2, 6, 30) else (number, *args)
+    size, ring_at = (16, 84) if release < (2, 6, 31) else (20, 88)
+    ring_at += guest.data.address
     guest.ram.write(ring_at + slot * size, struct.pack(f"<{size // 4}I", *words[: size // 4]))
     guest.data.words.hcall_status[slot] = 0
 

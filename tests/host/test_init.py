@@ -120,7 +120,8 @@ def test_where_nobody_told_it_is_found_out_if_the_start_was_right(memory: VmMemo
     assert guest.abi is DEFAULT
     fill_data(guest, real)
     guest.frame.eax = INIT
-    guest.frame.ebx = guest.frame.edx = DATA_AT
+    guest.frame.ebx = guest.frame.edx = 0x12345679
+    setattr(guest.frame, real.arguments[0], DATA_AT)
     direct = hypercalls.direct_call(guest)
     if real.tables is DEFAULT.tables:
         hypercalls.perform(guest, direct)
