@@ -6,6 +6,7 @@ import argparse
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmhost.cli import backend
@@ -103,6 +104,25 @@ def open_device(held: ExitStack) -> int | None:
         return None
     held.callback(os.close, device)
     return device
+
+
+def check_trace(name: str | None, opened: Opened) -> None:
+    """--trace empties its file; UsageError if that is one of those that the Guests are made of."""
+    if name is None:
+        return
+    from kvmhost.launcher.devices.disk import FileDisk
+
+    try:
+        wanted = Path(name).stat()
+    except (OSError, ValueError):
+        return
+    files = [(image.name, image.fileno()) for image in (*opened.images.values(), opened.initrd) if image]
+    files += [(disk.name, disk.fileno()) for disk in opened.disks if isinstance(disk, FileDisk)]
+    for used, fd in files:
+        if os.path.samestat(os.fstat(fd), wanted):
+            raise UsageError(
+                f"the trace would empty {used}, which is in use", next_step="name another file with --trace"
+            )
 
 
 def check_still_openable(opened: Opened) -> None:

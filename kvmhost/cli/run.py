@@ -95,12 +95,13 @@ def command(arguments: argparse.Namespace) -> int:
     memory = check(arguments)
     from kvmhost.cli import trace
     from kvmhost.cli.disks import served
-    from kvmhost.cli.opened import check_still_openable, network_for_lab, open_all
+    from kvmhost.cli.opened import check_still_openable, check_trace, network_for_lab, open_all
 
     with ExitStack() as held:
         opened = open_all(arguments, held)
         if not backend.inside_lab():
             stop_being_root(arguments.user)
+            check_trace(arguments.trace, opened)
             judge(arguments, opened, memory)
         if backend.goes_to_lab(arguments.backend, opened.device):
             check_still_openable(opened)

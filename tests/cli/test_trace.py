@@ -10,6 +10,7 @@ import pytest
 from kvmhost.cli import trace
 from kvmhost.cli.entry import main
 from kvmhost.cli.failures import USAGE
+from kvmhost.launcher.images import SHIPPED
 
 
 def test_a_trace_outside_of_a_lab_is_whole_json(tmp_path: Path) -> None:
@@ -42,6 +43,22 @@ def test_a_full_disk_is_told_and_the_lab_does_not_stand_still(capsys: pytest.Cap
 def test_a_folder_that_is_not_there_is_a_matter_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "hello", "--backend", "lab", "--trace", "/no/such/folder/trace.json"]) == USAGE
     assert "no trace can be written to /no/such/folder/trace.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["guest", "initrd", "disk"])
+def test_a_file_that_is_in_use_is_not_emptied_for_a_trace(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: tmp_path / name for name in ("guest", "initrd", "disk")}
+    files["guest"].write_bytes((SHIPPED / "hello.elf").read_bytes())
+    files["initrd"].write_bytes(b"1")
+    files["disk"].write_bytes(bytes(512))
+    alias = tmp_path / "trace.json"
+    alias.symlink_to(files[what])
+    words = ["run", str(files["guest"]), "--initrd", str(files["initrd"]), "--block", str(files["disk"])]
+    assert main([*words, "--trace", str(alias), "--backend", "native"]) == USAGE
+    assert "would empty" in capsys.readouterr().err
+    assert files[what].stat().st_size > 0
 
 
 @pytest.mark.lab
