@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <linux/kvm.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -109,11 +108,23 @@ uint32_t kvmhost_take(struct kvmhost_cpu *cpu)
 	return __atomic_exchange_n(&cpu->mailbox->attention, 0, __ATOMIC_SEQ_CST);
 }
 
+/* A number, and no pthread_t: one that has ended meanwhile leads nowhere. */
+static uint64_t this_thread(void)
+{
+	static __thread pid_t number;
+
+	if (!number)
+		number = gettid();
+	return (uint64_t)number;
+}
+
 int kvmhost_signal(struct kvmhost_cpu *cpu)
 {
 	uint64_t thread = __atomic_load_n(&cpu->thread, __ATOMIC_SEQ_CST);
 
-	return thread ? pthread_kill((pthread_t)thread, WAKE_SIGNAL) : ESRCH;
+	if (!thread)
+		return ESRCH;
+	return tgkill(getpid(), (pid_t)thread, WAKE_SIGNAL) == 0 ? 0 : errno;
 }
 
 /* KVM_RUN, and how long it took if somebody wants to know. */
@@ -240,7 +251,7 @@ int kvmhost_enter(struct kvmhost_cpu *cpu)
 	uint32_t trapnum;
 	int left;
 
-	__atomic_store_n(&cpu->thread, (uint64_t)pthread_self(), __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->thread, this_thread(), __ATOMIC_SEQ_CST);
 	kvmhost_fit(cpu);
 	for (;;) {
 		*cpu->trapnum = NO_TRAP;
@@ -276,7 +287,7 @@ int kvmhost_visit(struct kvmhost_cpu *cpu)
 {
 	int left;
 
-	__atomic_store_n(&cpu->thread, (uint64_t)pthread_self(), __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->thread, this_thread(), __ATOMIC_SEQ_CST);
 	left = run_to_door(cpu);
 	__atomic_store_n(&cpu->thread, 0, __ATOMIC_SEQ_CST);
 	return left;

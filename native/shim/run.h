@@ -40,7 +40,7 @@ struct kvmhost_cpu {
 	uint64_t run_ns; /* nanoseconds inside KVM_RUN while timed is set */
 	uint64_t timed; /* somebody wants to know */
 
-	uint64_t thread; /* pthread_t of whoever is inside kvmhost_enter, or 0 */
+	uint64_t thread; /* number (gettid) of the thread inside kvmhost_enter, or 0 */
 };
 
 /* Go into the Guest and stay until something needs Python. */

@@ -117,6 +117,17 @@ def test_a_vcpus_thread_that_cannot_start_ends_the_run_and_the_others(
     assert not resting.running
 
 
+def test_a_vcpu_whose_thread_has_just_ended_is_signalled_in_vain(cpus: list[Any]) -> None:
+    """Whoever signals it may have looked a moment before: the number must not lead to memory that is gone."""
+    ended = threading.Thread(target=lambda: None)
+    ended.start()
+    ended.join()
+    while Path(f"/proc/self/task/{ended.native_id}").exists():
+        pass  # Python is done with it, and the kernel soon will be
+    cpus[0].c.thread = ended.native_id
+    assert lib.kvmhost_signal(cpus[0].c) == errno.ESRCH
+
+
 def test_a_run_whose_alarm_cannot_be_set_is_over(resting: Scheduler, cpus: list[Any]) -> None:
     def no_thread(seconds: float, call: Any) -> Any:
         raise KvmhostError("no thread")
