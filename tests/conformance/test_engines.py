@@ -185,6 +185,7 @@ def test_an_engine_that_dies_at_once_is_our_trouble(name: str, tmp_path: Path) -
     with pytest.raises(MachineryBroke) as caught, MAKERS[name](str(broken)):
         pass
     assert "before it played a case" in caught.value.message
+    assert caught.value.cause == "this emulator is broken"
     assert not engines() and not files()
 
 
@@ -239,6 +240,13 @@ def test_an_interrupt_leaves_nothing_running(name: str) -> None:
     _, error = child.communicate(timeout=60)
     assert "KeyboardInterrupt" in error
     assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_neither_a_terminal_nor_its_name_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TERM", raising=False)
+    with MAKERS[name]() as runner:
+        assert play(runner, [stop()])["stop"].outcome == "trap"
 
 
 def test_runners_are_made_by_name() -> None:

@@ -110,6 +110,7 @@ class _Play:
             f"optramimage1: file={image.path}, address={_MEGABYTE:#x}",
             f"cpu: model={CPU_MODEL}, reset_on_triple_fault=1, ips=50000000",
             "magic_break: enabled=1",
+            "panic: action=fatal",
             "display_library: term",
             f"log: {log.path}",
             "plugin_ctrl: biosdev=0, speaker=0, extfpuirq=0, parallel=0, serial=0, gameport=0, iodebug=0",
@@ -123,7 +124,8 @@ class _Play:
         reading, writing = os.pipe()
         try:
             words = [self.runner.bochs, "-q", "-f", settings.path]
-            with Engine(words, console=writing, talk=True) as engine:
+            # Its text screen is never looked at, but curses will not start without a terminal's name.
+            with Engine(words, console=writing, talk=True, environment={"TERM": "dumb"}) as engine:
                 os.close(writing)
                 writing = -1
                 self.runner.starts += 1
@@ -165,7 +167,7 @@ class _Play:
 
     def _ended(self, bochs: Conversation, log: MemoryFile) -> None:
         """Its memory is gone, so nobody knows at which case: the rest is halved until one is left."""
-        why = _last_words(log) or "it said nothing"
+        why = _last_words(log, bochs.said) or "it said nothing"
         if not bochs.answered:
             raise MachineryBroke(
                 "Bochs ended before it played a case",
@@ -202,6 +204,7 @@ class Conversation:
     def __init__(self, engine: Engine, reading: int, patience: Patience) -> None:
         self.engine, self.reading, self.patience = engine, reading, patience
         self.answered = False
+        self.said = b""
         self._asked = 0
 
     def ask(self, command: str) -> bytes | None:
@@ -221,19 +224,19 @@ class Conversation:
 
     def answer(self) -> bytes:
         """Everything up to the next prompt.  TimeoutError if there is none."""
-        said = b""
+        self.said = b""
         poll = select.poll()
         poll.register(self.reading, select.POLLIN)
-        while not _PROMPT.search(said[-32:]):
+        while not _PROMPT.search(self.said[-32:]):
             if poll.poll(_LOOK_MS):
                 more = os.read(self.reading, 1 << 16)
                 if not more:
                     raise BochsEnded
-                said += more
-            elif self.patience.over((id(self), self._asked, len(said)), self.engine):
+                self.said += more
+            elif self.patience.over((id(self), self._asked, len(self.said)), self.engine):
                 raise TimeoutError
         self.answered = True
-        return said
+        return self.said
 
     def dump(self, address: int, size: int) -> bytes:
         """Memory while paging is off."""
@@ -253,11 +256,11 @@ class Conversation:
         return data
 
 
-def _last_words(log: MemoryFile) -> str:
-    lines = (
-        os.pread(log.fd, 1 << 16, max(0, os.fstat(log.fd).st_size - (1 << 16)))
-        .decode(errors="replace")
-        .splitlines()
-    )
-    telling = [line for line in lines if re.search(r"PANIC|\bp\[|e\[", line)]
-    return " ".join((telling or lines)[-1:])[-300:]
+def _last_words(log: MemoryFile, said: bytes) -> str:
+    """A panic that Bochs has logged, or else the last it said that is no banner or log line."""
+    size = os.fstat(log.fd).st_size
+    logged = os.pread(log.fd, 1 << 16, max(0, size - (1 << 16))).decode(errors="replace").splitlines()
+    panics = [line for line in logged if "PANIC" in line or re.match(r"\d+p\[", line)]
+    spoken = [line.strip() for line in said.decode(errors="replace").splitlines()]
+    plain = [line for line in spoken if line and not re.match(r"=+$|\d+i\[|Bochs x86|Built|Timestamp", line)]
+    return " ".join((panics or plain or logged)[-1:])[-300:]

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -70,10 +70,18 @@ class MemoryFile:
 class Engine:
     """A running engine, in a session of its own: a Ctrl-C at the terminal is ours to handle, not its.
 
-    console is where its standard output and error go; a pipe that nobody reads would block it.
+    console is where its standard output and error go; a pipe that nobody reads would block it.  environment
+    is laid over our own.
     """
 
-    def __init__(self, words: Sequence[str], *, console: int, talk: bool = False) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        console: int,
+        talk: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         set_option = ctypes.CDLL(None).prctl
 
         def die_with_us() -> None:
@@ -86,6 +94,7 @@ class Engine:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, **(environment or {})},
                 preexec_fn=die_with_us,
                 bufsize=0,
             )
