@@ -35,12 +35,15 @@ def advise(
 ) -> str | None:
     """One sentence on a Guest that panicked, or was killed before it said anything; None if there is nothing.
 
+    A panic that nothing is known about, in little memory, is taken for what it most often is.
+
     `memory` is as it was typed. Files are read again; what cannot be read is not judged.
     """
-    if outcome.kind is OutcomeKind.CRASHED:
-        return hint(outcome.reason, last_words)
-    if outcome.kind is not OutcomeKind.KILLED or last_words:
-        return None
+    crashed = outcome.kind is OutcomeKind.CRASHED
+    known = hint(outcome.reason, last_words) if crashed else None
+    silent = outcome.kind is OutcomeKind.KILLED and not last_words
+    if known or not (crashed or silent):
+        return known
     from kvmhost.launcher.errors import ImageError
     from kvmhost.launcher.images import parse
     from kvmhost.launcher.memory import parse_memory
@@ -52,7 +55,7 @@ def advise(
         kernel = parse(image.read(), image.name)
     except ImageError:
         return None
-    if kernel.release is not None and not kernel.lguest:
+    if silent and kernel.release is not None and not kernel.lguest:
         options = " and ".join(f"CONFIG_{option}" for option in guest_options(kernel.release))
         return f"it was probably not built as a Guest: that takes {options}"
     remark = tight_memory(kernel, parse_memory(memory), ramdisk)

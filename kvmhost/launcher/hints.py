@@ -32,7 +32,7 @@ HINTS: Final = tuple(
             "the kernel does not find its initrd in its memory: give it more with --memory, without mem=",
         ),
         (
-            rb"Failed to execute (/\S*?)[. ]|Requested init (\S+) failed",
+            rb"Failed to execute (/\S*?)[.\s]|Requested init (\S+) failed",
             "the kernel could not start {}: it must be a program for 32-bit x86 that is executable and whose "
             "interpreter or libraries are there too",
         ),

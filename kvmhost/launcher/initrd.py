@@ -24,6 +24,7 @@ HEADER_BYTES: Final = 110
 TRAILER: Final = b"TRAILER!!!"
 S_IFMT: Final = 0o170000
 S_IFLNK: Final = 0o120000
+EXECUTABLE: Final = 0o111
 MOST_MEMBERS: Final = 200_000
 # What the images of file systems that fit into a RAM disk have where.
 FILE_SYSTEMS: Final = (
@@ -48,10 +49,11 @@ TAR_MAGIC: Final = (257, b"ustar")
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The first bytes of a program in an archive, and where it leads if it is a link."""
+    """A program in an archive: its first bytes, where it leads if it is a link, and whether it may be run."""
 
     start: bytes
     link: str | None = None
+    executable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def _examine_archive(data: bytes, packing: str | None, size: int | None) -> Init
         end = ending
         if name == "init":
             link = content.decode("utf-8", "replace") if mode & S_IFMT == S_IFLNK else None
-            init = Program(content[:64], link)
+            init = Program(content[:64], link, bool(mode & EXECUTABLE))
     # Another archive may lie behind the first, packed or not: it is not looked at.
     whole = end > 0 and not data[end:].strip(b"\0") and size is not None
     return Initrd(packing, "cpio", size=size, init=init, whole=whole)

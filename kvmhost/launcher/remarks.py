@@ -116,6 +116,8 @@ def _about_the_first_program(words: list[str], known: Initrd) -> Iterator[str]:
             yield "the initrd's /init is a program for another machine: a Guest runs those for 32-bit x86"
     if known.init.link is None and not start:
         yield "the initrd's /init is empty"
+    elif not known.init.executable:
+        yield "the initrd's /init is not executable: pack it again after `chmod +x init`"
 
 
 def _about_room(image: Image, memory: int, known: Initrd | None, packed: int) -> Iterator[str]:

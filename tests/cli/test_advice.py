@@ -50,6 +50,16 @@ def test_a_silent_death_with_little_memory_is_guessed_at(tmp_path: Path) -> None
     assert advice(OutcomeKind.KILLED, image(tmp_path, b"overwritten meanwhile")) == ""
 
 
+def test_a_riddle_of_a_panic_with_little_memory_is_guessed_at(tmp_path: Path) -> None:
+    kernel, riddle = vmlinux(text()), "Attempted to kill the idle task!"
+    for words in (b"", b"[    0.000000] Linux version\r\n"):
+        said = advice(OutcomeKind.CRASHED, image(tmp_path, kernel), words, reason=riddle)
+        assert "too little memory" in said
+        assert advice(OutcomeKind.CRASHED, image(tmp_path, kernel), words, reason=riddle, memory="64M") == ""
+    assert advice(OutcomeKind.CRASHED, image(tmp_path, b"overwritten meanwhile"), reason=riddle) == ""
+    assert "--initrd" in advice(OutcomeKind.CRASHED, image(tmp_path, kernel))
+
+
 def test_a_silent_death_of_what_may_be_no_guest(tmp_path: Path) -> None:
     native = vmlinux(text("3.2", b""))
     opaque = BzImage(b"\x89LZO\0" + bytes(100)).bytes()
