@@ -24,7 +24,8 @@ EPILOG = """\
 Several Guests run one after the other, each in a virtual machine of its own; --share puts them into one.
 Under sudo kvmhost opens what it must and then becomes the user who called sudo.
 On --net user a Guest has DHCP, or takes 10.0.2.15/24 with the name server 10.0.2.3; the gateway 10.0.2.2 is
-this machine. A ping gets through if the sysctl net.ipv4.ping_group_range covers the user's group."""
+this machine. Both answer a ping; one of any other machine gets through if the sysctl
+net.ipv4.ping_group_range covers the user's group."""
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

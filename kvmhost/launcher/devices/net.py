@@ -75,12 +75,14 @@ class Link(ABC):
 
     label: for people.  offloads: the feature bits (as a mask) of the checksums and segmentations that the
     other end does, in both directions.  fd: readable when a frame may be there, writable when one may be
-    sent. keeps: it must be read even if nobody has room (hoard).
+    sent.  own: readable when the link has a frame of its own making; -1 if it makes none.  keeps: it must be
+    read even if nobody has room (hoard).
     """
 
     label: str
     offloads: int = 0
     fd: int
+    own: int = -1
     keeps: bool = False
 
     def __init__(self) -> None:
@@ -181,6 +183,8 @@ class Net(Device):
         link, counters = self.link, self.link.counters
         incoming = select.poll()
         incoming.register(link.fd, select.POLLIN)
+        if link.own >= 0:
+            incoming.register(link.own, select.POLLIN)
         incoming.register(queue.stop.fd, select.POLLIN)
         chain: Chain | None = None
         untold = False

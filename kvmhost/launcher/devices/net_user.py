@@ -3,8 +3,9 @@ machine.
 
 Frames go to it and come from it over a UNIX stream socket, each behind its length.  It answers ARP and DHCP
 itself, and turns each connection of the Guest's into a socket of its own, as if a program of that user had
-made it; so a ping passes only where the sysctl net.ipv4.ping_group_range lets programs ping.  There is
-nobody to leave a checksum to, so none is offered.
+made it; so a ping passes only where the sysctl net.ipv4.ping_group_range lets programs ping.  Pings of the
+addresses that are passt's own are answered here (net_echo.py).  There is nobody to leave a checksum to, so
+none is offered.
 
 It lives exactly as long as the socket: it ends when our end closes, however that comes about, also when we
 are killed.  When it ends first, what it said last is part of what we say.
@@ -22,10 +23,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from kvmhost._native import lib
 from kvmhost.launcher.devices.net import BUFFERS_AT, ONE_BUFFER, SMALLEST_FRAME, Link, LinkLost
+from kvmhost.launcher.devices.net_echo import echo_reply
 from kvmhost.launcher.devices.net_error import NetError
 from kvmhost.launcher.devices.ring import Chain, Virtqueue
 
@@ -47,6 +50,9 @@ MTU: Final = 1500
 # Which machine the gateway's address is: unset, the one that kvmhost runs on; "1", the one around it, when
 # kvmhost runs in a lab that it started itself: the person typed the command there.
 GATEWAY_OUTSIDE: Final = "KVMHOST_GATEWAY_OUTSIDE"
+
+#: Addresses that only a Guest knows, so nobody else can answer a ping of them.
+MADE_UP: Final = frozenset(socket.inet_aton(address) for address in (GATEWAY, DNS))
 
 #: Frames that wait for a Guest without buffers, as many as a TAP of Linux keeps.
 MOST_WAITING: Final = 1000
@@ -117,6 +123,7 @@ class UserLink(Link):
             theirs.close()
             os.close(their_stderr)
         self.fd = ours.fileno()
+        self.own = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._buffer = bytearray(_CHUNK)
         self._tail = b""
         self._frames: deque[bytes] = deque()
@@ -133,6 +140,8 @@ class UserLink(Link):
 
     def receive(self, queue: Virtqueue, chain: Chain) -> int | None:
         """The oldest frame, behind a header that says nothing."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.own)
         while not self._frames:
             if not self._fill():
                 return None
@@ -160,8 +169,21 @@ class UserLink(Link):
             self.counters.send_lost += 1
             return True
         self.counters.sent += 1
-        self._rest = memoryview(_LENGTH.pack(length) + data[len(self._header) :])
+        frame = data[len(self._header) :]
+        reply = echo_reply(frame, MADE_UP)
+        if reply is not None:
+            self._answer(reply)
+            return True
+        self._rest = memoryview(_LENGTH.pack(length) + frame)
         return True
+
+    def _answer(self, reply: bytes) -> None:
+        """Keep it for the thread that receives, unless that many wait already."""
+        if len(self._frames) < MOST_WAITING:
+            self._frames.append(reply)
+            os.eventfd_write(self.own, 1)
+        else:
+            self.counters.receive_lost += 1
 
     def flush(self) -> bool:
         """Send what is left of the frame that was taken last."""
@@ -184,6 +206,7 @@ class UserLink(Link):
             self._socket.close()
             self._end()
             os.close(self._stderr)
+            os.close(self.own)
 
     # ---- the stream --------------------------------------------------------------------------
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import random
+import socket
 from collections.abc import Iterator
 
 import pytest
 from launcher.devices.nic import MAC, RELEASES, Nic, Servers, Stack, processes_called
 
 from kvmhost.host.memory import VmMemory
-from kvmhost.launcher.devices.net_user import GATEWAY, GATEWAY_MAC, GUEST, UserLink
+from kvmhost.launcher.devices.net_user import DNS, GATEWAY, GATEWAY_MAC, GUEST, UserLink
 
 
 @pytest.fixture(params=RELEASES)
@@ -22,6 +23,15 @@ def stack(memory: VmMemory, request: pytest.FixtureRequest) -> Iterator[Stack]:
 
 def test_the_gateway_says_where_it_is(stack: Stack) -> None:
     assert stack.gateway_mac == bytes.fromhex(GATEWAY_MAC.replace(":", ""))
+
+
+def test_passts_own_addresses_answer_a_ping(stack: Stack) -> None:
+    """Though passt itself sends such pings into the world, and only where programs may ping at all."""
+    for address in (GATEWAY, DNS):
+        stack.gateway = socket.inet_aton(address)
+        for size in (0, 1, 56, 1472):
+            data = random.Random(size).randbytes(size)
+            assert stack.ping(data) == data
 
 
 def test_datagrams_there_and_back(stack: Stack) -> None:
