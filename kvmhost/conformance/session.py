@@ -313,7 +313,7 @@ def with_evidence(result: CaseResult, case: Case, observation: Observation, judg
 
     where = observation.trap.eip if observation.trap else None
     steps = around(case, where) if where is not None else ()
-    detail = "; ".join(filter(None, (judged.because, observation.detail)))
+    detail = "; ".join(filter(None, dict.fromkeys((judged.because, observation.detail))))
     return replace(result, because=detail, state=judged.state, listing=code_of(case), around=steps)
 
 
