@@ -37,6 +37,8 @@ def _has_reason(guest: Guest) -> bool:
 
 
 PATIENCE_SECONDS = lib.KVMHOST_PATIENCE_MS / 1000
+# So many more Ctrl-C mean that the vCPUs are not to be waited for.
+INSISTING = 3
 # A vCPU's thread gives the interpreter away whenever it wakes a device; this is how long it may then wait
 # to have it back (Python's own choice is ten times as long, and most of a trap).
 SWITCH_SECONDS = 0.0005
@@ -202,9 +204,13 @@ class Scheduler:
         self.running = True
 
     def _finish(self, workers: list[threading.Thread]) -> None:
-        """Whatever happened, no thread stays behind: Ctrl-C is heard again when the last one is out."""
-        interrupted = None
-        while True:
+        """Whatever happened, no thread stays behind: Ctrl-C is heard again when the last one is out.
+
+        But somebody's handler may be in there for ever.  Whoever insists gets away from it, and leaves a
+        Machine that counts as running, for its memory must not go.
+        """
+        interrupted: list[KeyboardInterrupt] = []
+        while len(interrupted) <= INSISTING:
             try:
                 if not any(worker.is_alive() for worker in workers):
                     break
@@ -212,13 +218,15 @@ class Scheduler:
                 for worker in workers:
                     worker.join()
             except KeyboardInterrupt as error:
-                interrupted = error
+                interrupted.append(error)
+        else:
+            raise interrupted[-1]
         with self._changed:
             self._threads.clear()
             self.running = False
             self._changed.notify_all()
-        if interrupted is not None:
-            raise interrupted
+        if interrupted:
+            raise interrupted[-1]
 
     def _unfinished(self) -> Outcome:
         kind = self._stopping or OutcomeKind.INTERRUPTED

@@ -98,6 +98,16 @@ def test_ctrl_c_while_the_last_vcpus_are_waited_for_is_heard_when_all_are_out(re
     assert not resting.running
 
 
+def test_a_handler_that_never_returns_does_not_take_ctrl_c_away_for_ever(resting: Scheduler) -> None:
+    """Its vCPU is still in there, so the Machine goes on counting as one that runs: nothing is unmapped."""
+    resting.running = True
+    worker: Any = Stubborn(100)
+    with pytest.raises(KeyboardInterrupt):
+        resting._finish([worker])
+    assert worker.times > 90
+    assert resting.running
+
+
 def test_a_vcpus_thread_that_cannot_start_ends_the_run_and_the_others(
     resting: Scheduler, cpus: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

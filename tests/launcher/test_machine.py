@@ -110,3 +110,16 @@ def test_a_bad_size_opens_nothing() -> None:
         with pytest.raises(MemorySizeError):
             Machine(memory=size)
     assert open_files() == before
+
+
+def test_a_guest_that_could_not_be_equipped_leaves_its_room_to_another(tmp_path: Path) -> None:
+    image = tmp_path / "root.img"
+    image.write_bytes(bytes(1024))
+    with Machine(memory="2M") as machine:
+        slots = machine.vm.slots
+        for _ in range(3):
+            with pytest.raises(KvmhostError):
+                machine.load("hello", "full of words", block=[image, tmp_path / "typo.img"])
+        assert (machine.guests, machine.vm.slots) == ([], slots)
+        outcomes = [machine.load("hello", block=[image]), machine.load("hello")]
+        assert [guest.run(timeout=60).reason for guest in outcomes] == ["Power down"] * 2
