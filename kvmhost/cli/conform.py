@@ -7,6 +7,7 @@ that is no report, a report that could not be written.  What was finished when a
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,7 +159,7 @@ def explain(arguments: argparse.Namespace, runners: tuple[str, ...]) -> int:
     switchers = switchers_of(arguments)
     result = None
     if arguments.runner is not None:
-        done = run(arguments, runners, found, switchers, trace=True)
+        done = run(arguments, runners, found, switchers, place(arguments, runners), trace=True)
         result = next(iter(done.rows), None)
         for absent in done.absent:
             say(f"{absent.runner} did not run: {absent.why}")
@@ -191,8 +192,10 @@ def perform(arguments: argparse.Namespace, runners: tuple[str, ...]) -> int:
 
     rows = select(arguments.rows, arguments.scope)
     before = as_json.read(arguments.baseline) if arguments.baseline is not None else None
+    switchers = switchers_of(arguments)
+    where = place(arguments, runners)
     files.try_all(path for path in (arguments.json, arguments.junit, arguments.html) if path is not None)
-    done = run(arguments, runners, rows, switchers_of(arguments), trace=False)
+    done = run(arguments, runners, rows, switchers, where, trace=False)
     if before is not None:
         done = replace(done, baseline=baseline.compare(before, done, str(arguments.baseline)))
     write_reports(arguments, done)
@@ -204,6 +207,7 @@ def run(
     runners: tuple[str, ...],
     rows: tuple[Row, ...],
     switchers: dict[str, SwitcherImage],
+    where: Backend,
     *,
     trace: bool,
 ) -> Run:
@@ -218,7 +222,6 @@ def run(
     from kvmhost.conformance.selection import described
     from kvmhost.conformance.verdict import compare
 
-    where: Backend = place(arguments.backend) if "kvm" in runners else "auto"
     words = [arguments.explain] if arguments.explain else arguments.rows
     plan = session.Plan(
         rows=rows,
@@ -241,16 +244,30 @@ def run(
         )
 
 
-def place(wanted: str) -> Backend:
-    """ "native" or "lab", as for every command that needs KVM; it is said which, and why."""
-    import os
+def place(arguments: argparse.Namespace, runners: tuple[str, ...]) -> Backend:
+    """Where the kvm runner has its KVM; it is said which, and why.
 
+    Only a native /dev/kvm may need root.  For anything else we become who called sudo, so that QEMU runs as
+    an ordinary user, and the lab can keep what it is given.
+    """
+    where: Backend = "auto"
+    if "kvm" in runners:
+        where = "lab" if decided_for_lab(arguments.backend) else "native"
+    if where != "native" and os.geteuid() == 0 and "SUDO_UID" in os.environ and not backend.inside_lab():
+        from kvmhost.cli.run import stop_being_root
+
+        stop_being_root(None)
+    return where
+
+
+def decided_for_lab(wanted: str) -> bool:
+    """As for every command that needs KVM.  Raises HostCannot."""
     try:
         device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         device = None  # the doctor will say why
     try:
-        return "lab" if backend.goes_to_lab(wanted, device) else "native"
+        return backend.goes_to_lab(wanted, device)
     finally:
         if device is not None:
             os.close(device)

@@ -148,3 +148,18 @@ def run(config: pytest.Config, runner: str, rows: tuple[Row, ...]) -> Run:
 def why(absent: Absent) -> str:
     """Why a runner did not run, and what to do."""
     return ": ".join(filter(None, (f"{absent.runner} did not run", absent.why, absent.next_step)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Where the rows ran: a verdict without its environment is worth nothing."""
+    environments = [one for done in config.stash[STATE].runs.values() for one in done.environments]
+    if not environments:
+        return
+    from kvmhost.conformance.report.words import place
+
+    terminalreporter.section("conformance")
+    for one in environments:
+        code = one.class_code or "class not known"
+        terminalreporter.write_line(
+            f"{one.runner}: {code}: {place(one)}; known deviations: {' '.join(one.masked)}"
+        )

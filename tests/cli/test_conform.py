@@ -269,3 +269,19 @@ def test_a_signal_in_the_middle_leaves_a_report_and_nothing_running(tmp_path: Pa
 
 def children_of(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_under_sudo_only_a_native_kvm_keeps_root(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    became: list[object] = []
+    monkeypatch.setattr("kvmhost.cli.run.stop_being_root", became.append)
+    monkeypatch.setattr("kvmhost.cli.backend.goes_to_lab", lambda wanted, device: wanted == "lab")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("SUDO_UID", "65534")
+    engines()
+    assert conform("SEN-001", "--runner", "kvm", "--backend", "native") == DONE and became == []
+    assert conform("SEN-001", "--runner", "kvm", "--backend", "lab") == DONE and became == [None]
+    assert conform("SEN-001", "--runner", "tcg") == DONE and became == [None, None]
+    monkeypatch.delenv("SUDO_UID")
+    assert conform("SEN-001", "--runner", "tcg") == DONE and became == [None, None]

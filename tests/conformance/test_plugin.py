@@ -35,6 +35,7 @@ def test_rows_are_tests_with_ids(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout
     assert "PASSED" in ended.stdout and "test_row[tcg-SW-ENT-001]" in ended.stdout
     assert "not written: " in ended.stdout and "1 passed, 1 skipped" in ended.stdout
+    assert "tcg: TCG: QEMU emulator version" in ended.stdout
 
 
 def test_the_core_set_is_collected_for_each_runner(tmp_path: Path) -> None:
