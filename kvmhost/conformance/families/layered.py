@@ -12,7 +12,7 @@ from typing import TypeAlias
 from ..reference import Reference
 from ..row import CaseSpec, Row
 from ..switcher_image import SwitcherImage
-from . import boundaries, stubs
+from . import boundaries, moments, stubs
 
 Layered: TypeAlias = Callable[
     [Row, str, SwitcherImage, Reference | None], Iterator[tuple[CaseSpec, SwitcherImage]]
@@ -22,4 +22,8 @@ LAYERED: Mapping[str, Layered] = {
     "stubs": stubs.every_vector,
     "nmi-boundaries": boundaries.one_nmi,
     "nmi-in-handler": boundaries.two_nmis,
+    "interrupt-phases": moments.pending,
+    "interrupt-window": moments.window,
+    "snapshots": moments.snapshot,
+    "sregs-identity": moments.identity,
 }

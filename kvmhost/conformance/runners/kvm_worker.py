@@ -43,6 +43,7 @@ from kvmhost.kvm import (
     MpState,
     Regs,
     Segment,
+    Sregs,
     Vcpu,
     Vm,
 )
@@ -322,6 +323,7 @@ class Player:
             self._snapshot()
         elif kind == "inspect":
             self._noted(current)["hidden"] = self._hidden()
+            self._set_back()
         else:
             raise NeverReached(f"this runner raises no {kind}")
 
@@ -346,6 +348,21 @@ class Player:
             for name, field in SEGMENTS.items()
         }
 
+    def _set_back(self) -> None:
+        """What KVM gives it must take, and then give again (catalogue, KVM-001)."""
+        before = self.vcpu.sregs()
+        self.vcpu.set_sregs(self._settable(before))
+        after = self.vcpu.sregs()
+        if after != before:
+            changed = [name for name in before.__slots__ if getattr(before, name) != getattr(after, name)]
+            self._note(
+                "broken", f"after KVM_SET_SREGS of what KVM_GET_SREGS gave, {', '.join(changed)} differ"
+            )
+
+    def _settable(self, sregs: Sregs) -> Sregs:
+        """The lab's silicon takes TR for available only (see the catalogue, KVM-003), VMX for busy only."""
+        return replace(sregs, tr=replace(sregs.tr, type=9)) if self.amd else sregs
+
     def _snapshot(self) -> None:
         """Save the vCPU, and go on in a new VM with the same memory (catalogue, SNP-001 and -002)."""
         old = self.vcpu
@@ -358,8 +375,7 @@ class Player:
         if xcrs:
             new.set_xcrs(xcrs)
         new.set_xsave(xsave)
-        # The lab's silicon takes TR for available only (see the catalogue, KVM-003), VMX for busy only.
-        new.set_sregs(replace(sregs, tr=replace(sregs.tr, type=9)) if self.amd else sregs)
+        new.set_sregs(self._settable(sregs))
         new.set_regs(regs)
         new.set_msrs(msrs)
         new.set_debugregs(debugregs)
