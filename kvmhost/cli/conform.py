@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CHECK_FAILED = GUEST_FAILED
 ALL = "all"
+# prctl(2): whether /proc/self belongs to us.
+PR_SET_DUMPABLE = 4
 DEVICE = Path(backend.DEVICE)
 EPILOG = """\
 ROW is a group (SW-NMI), an id (SW-NMI-006) or a pattern (SEC-0*). Without any the core set is run.
@@ -254,10 +256,22 @@ def place(arguments: argparse.Namespace, runners: tuple[str, ...]) -> Backend:
     if "kvm" in runners:
         where = "lab" if decided_for_lab(arguments.backend) else "native"
     if where != "native" and os.geteuid() == 0 and "SUDO_UID" in os.environ and not backend.inside_lab():
-        from kvmhost.cli.run import stop_being_root
-
-        stop_being_root(None)
+        become_caller()
     return where
+
+
+def become_caller() -> None:
+    """Stop being root.  Engines open memory of ours by its name in /proc, as this user.
+
+    The kernel closes those names to a process that changed its ids, for it may hold what root opened; at
+    this point we hold nothing.
+    """
+    import ctypes
+
+    from kvmhost.cli.run import stop_being_root
+
+    stop_being_root(None)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def decided_for_lab(wanted: str) -> bool:
