@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -86,6 +87,8 @@ class Engine:
 
         def die_with_us() -> None:
             set_option(PR_SET_PDEATHSIG, signal.SIGKILL)
+            # An engine that aborts would leave its memory on the disk.
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
         try:
             self.process = subprocess.Popen(

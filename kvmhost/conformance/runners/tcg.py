@@ -125,7 +125,7 @@ class _Play:
             elif self.told == before and state == batch.IDLE:
                 raise MachineryBroke(
                     "QEMU ended before it played a case",
-                    cause=_last_words(said) or "it said nothing",
+                    cause=_reason(said) or "it said nothing",
                     next_step=f"{self.runner.qemu} --version must work; otherwise report this",
                 )
             else:
@@ -152,7 +152,7 @@ class _Play:
 
     def _died(self, said: MemoryFile) -> None:
         """QEMU itself could not bear the current case: that is all there is to say about it."""
-        detail = f"QEMU ended: {_last_words(said) or 'without a word'}"
+        detail = f"QEMU ended: {_reason(said) or 'without a word'}"
         self.heard(self.laid.cases[self.told], Observation("broken", detail=detail))
         self.told += 1
         self._put(batch.CURRENT, self.told)
@@ -177,6 +177,7 @@ def _lay(laid: Batch, memory: MemoryFile, rom: MemoryFile) -> None:
     memory.write(batch.HEADER, laid.header())
 
 
-def _last_words(said: MemoryFile) -> str:
-    text = os.pread(said.fd, 4096, max(0, os.fstat(said.fd).st_size - 4096)).decode(errors="replace")
-    return " ".join(text.split())[-300:]
+def _reason(said: MemoryFile) -> str:
+    """The first line that QEMU wrote: after it come its registers."""
+    lines = os.pread(said.fd, 4096, 0).decode(errors="replace").split("\n")
+    return next((line.strip() for line in lines if line.strip()), "")[:300]
