@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 
 # Interrupt 0 is the clock's; above 15 a kernel of these years had no vectors prepared.
 IRQS: Final = range(1, 16)
+ALL_ONES: Final = 0xFFFFFFFF
+_KEYBOARD_STATUS: Final = 0x64
+# "Something is there to be read, and commands are taken": a driver that reads and reads gives up soon, and a
+# kernel that restarts by the keyboard controller (2.6.24) need not wait until it is listened to.
+_KEYBOARD_READY: Final = 1
+
+
+def nobodys_port(port: int) -> int:
+    """What is read from a port that no device has: all ones, but for the keyboard controller's status.
+
+    >>> nobodys_port(0x64), hex(nobodys_port(0x60))
+    (1, '0xffffffff')
+    """
+    return _KEYBOARD_READY if port == _KEYBOARD_STATUS else ALL_ONES
 
 
 def device_bytes(abi: Abi) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmhost._native import lib
 from kvmhost.host.abi import BusKind
-from kvmhost.launcher.devices.bus import IRQS, Line, Slot, close_all, too_many
+from kvmhost.launcher.devices.bus import IRQS, Line, Slot, close_all, nobodys_port, too_many
 from kvmhost.launcher.devices.device import Device
 from kvmhost.launcher.devices.page_forms import Descriptor, describe
 from kvmhost.launcher.devices.ring import Place
@@ -122,7 +122,7 @@ class PageBus:
 
     def read_port(self, port: int, width: int) -> int:
         """No device of this bus has ports."""
-        return 0xFFFFFFFF
+        return nobodys_port(port)
 
     def write_port(self, port: int, width: int, value: int) -> None:
         """Nobody listens."""

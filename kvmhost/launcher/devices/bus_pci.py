@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmhost._native import lib
-from kvmhost.launcher.devices.bus import IRQS, close_all, too_many
+from kvmhost.launcher.devices.bus import ALL_ONES, IRQS, close_all, nobodys_port, too_many
 from kvmhost.launcher.devices.device import Device
 from kvmhost.launcher.devices.pci_config import BYTES as CONFIG_BYTES
 from kvmhost.launcher.devices.pci_config import bar_size, host_bridge
@@ -26,9 +26,6 @@ PAGE: Final[int] = lib.PAGE_BYTES
 ADDRESS: Final[int] = lib.PCI_CONFIG_ADDRESS
 DATA: Final[int] = lib.PCI_CONFIG_DATA
 ENABLE: Final[int] = lib.PCI_CONFIG_ENABLE
-ALL_ONES: Final = 0xFFFFFFFF
-# The status port of the keyboard controller: "busy for ever" makes a kernel give up soon.
-KEYBOARD_STATUS: Final = 0x64
 TOP: Final = 1 << 32
 
 
@@ -102,7 +99,7 @@ class PciBus:
             if device:
                 return self.devices[device - 1].config.read(offset, width)
             return int.from_bytes(self._bridge[offset : offset + width], "little")
-        return 1 if port == KEYBOARD_STATUS else ALL_ONES
+        return nobodys_port(port)
 
     def write_port(self, port: int, width: int, value: int) -> None:
         """Raises GuestBroke where a register behind the window does."""

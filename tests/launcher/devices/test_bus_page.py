@@ -199,10 +199,19 @@ def test_2_6_24_has_no_status_to_tell(memory: VmMemory) -> None:
 
 def test_no_ports_and_no_registers(memory: VmMemory) -> None:
     guest, _ = make(memory, "3.12", Mirror())
-    assert guest.bus.read_port(0x64, 4) == 0xFFFFFFFF
+    assert guest.bus.read_port(0xCF8, 4) == 0xFFFFFFFF
     guest.bus.write_port(0xCF8, 4, 0x80000000)
     assert guest.bus.read_mmio(guest.state.mem_bytes, 4) is None
     assert not guest.bus.write_mmio(guest.state.mem_bytes, 4, 0)
+    guest.bus.close()
+
+
+@pytest.mark.parametrize("release", ["2.6.24", "2.6.27", "3.12"])
+def test_the_keyboard_controller_takes_commands(memory: VmMemory, release: str) -> None:
+    """Bit 1 of its status says that it is busy; a kernel that restarts by it asks 65,536 times before it
+    gives that up, each time by a trap."""
+    guest, _ = make(memory, release, Mirror())
+    assert guest.bus.read_port(0x64, 1) & 0xFF == 1
     guest.bus.close()
 
 
