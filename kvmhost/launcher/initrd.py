@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from kvmhost.launcher import payload
@@ -26,6 +27,7 @@ S_IFMT: Final = 0o170000
 S_IFLNK: Final = 0o120000
 EXECUTABLE: Final = 0o111
 MOST_MEMBERS: Final = 200_000
+MOST_IN_A_KERNEL: Final = 50_000
 # What the images of file systems that fit into a RAM disk have where.
 FILE_SYSTEMS: Final = (
     (0, b"hsqs", "squashfs"),
@@ -95,20 +97,24 @@ def examine(data: bytes) -> Initrd:
 
 def carries_init(data: bytes) -> bool:
     """Whether an archive with an /init lies somewhere in the kernel `data`, plain or packed with gzip."""
+    left, most = LOOK, MOST_IN_A_KERNEL
     for magic in (NEWC[0], GZIP):
         at = -1
         for _ in range(MOST_PLACES):
             at = data.find(magic, at + 1)
-            if at < 0:
+            if at < 0 or not left:
                 break
-            try:
-                archive = (
-                    payload.decompress(data[at:], LOOK, cut=True) if magic is GZIP else data[at : at + LOOK]
-                )
-            except payload.PayloadError:
-                continue
-            if archive.startswith(NEWC) and _examine_archive(archive, None, None).init is not None:
-                return True
+            archive, start = data, at
+            if magic is GZIP:
+                try:
+                    archive, start = payload.decompress(data[at:], left, cut=True), 0
+                except payload.PayloadError:
+                    continue
+                left -= len(archive)
+            for name, *_ in islice(_members(archive, start), most):
+                most -= 1
+                if name == "init":
+                    return True
     return False
 
 
@@ -142,9 +148,9 @@ def _examine_archive(data: bytes, packing: str | None, size: int | None) -> Init
     return Initrd(packing, "cpio", size=size, init=init, whole=whole)
 
 
-def _members(data: bytes) -> Iterator[tuple[str, int, bytes, int]]:
-    """Name, mode and content of each member, and where the archive ends (0 before that is seen)."""
-    at = 0
+def _members(data: bytes, start: int = 0) -> Iterator[tuple[str, int, bytes, int]]:
+    """Name, mode and content of each member, and where the archive at `start` ends (0 until it is seen)."""
+    at = start
     for _ in range(MOST_MEMBERS):
         header = data[at : at + HEADER_BYTES]
         if len(header) < HEADER_BYTES or not header.startswith(NEWC):
@@ -154,9 +160,11 @@ def _members(data: bytes) -> Iterator[tuple[str, int, bytes, int]]:
         except ValueError:
             return
         mode, size, name_size = words[1], words[6], words[11]
+        if min(words) < 0:
+            return
         name_at = at + HEADER_BYTES
-        content_at = _aligned(name_at + name_size)
-        end = _aligned(content_at + size)
+        content_at = start + _aligned(name_at + name_size - start)
+        end = start + _aligned(content_at + size - start)
         name = data[name_at : name_at + name_size].rstrip(b"\0")
         if name == TRAILER:
             yield "", 0, b"", end

@@ -2,6 +2,8 @@
 
 import gzip
 import lzma
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +87,37 @@ def test_a_first_program_inside_a_kernel() -> None:
     assert carries_init(b"kernel" + archive(init=PROGRAM) + around)
     assert carries_init(b"kernel" + gzip.compress(archive(init=PROGRAM)) + around)
     assert not carries_init(around + archive(dev_console=b""))
+
+
+def test_a_kernel_full_of_archives_costs_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is unpacked, and what is looked at of it, has one limit for the whole kernel."""
+    unpacked, seen = [], []
+    decompress, members = payload.decompress, initrd._members
+
+    def count_bytes(*args: Any, **options: Any) -> bytes:
+        unpacked.append(decompress(*args, **options))
+        return unpacked[-1]
+
+    def count_members(*args: Any) -> Iterator[Any]:
+        for found in members(*args):
+            seen.append(found)
+            yield found
+
+    monkeypatch.setattr(initrd, "LOOK", 1 << 16)
+    monkeypatch.setattr(initrd, "MOST_IN_A_KERNEL", 100)
+    monkeypatch.setattr(payload, "decompress", count_bytes)
+    monkeypatch.setattr(initrd, "_members", count_members)
+    plain = member("a") * 60
+    assert not carries_init((plain + gzip.compress(bytes(1 << 15)) + gzip.compress(plain)) * 20)
+    assert sum(map(len, unpacked)) <= 1 << 16
+    assert len(seen) == 100
+
+
+def test_a_member_of_less_than_nothing_ends_an_archive() -> None:
+    """It would lead back to itself."""
+    header = bytearray(member("a"))
+    header[54:62] = b"-0000070"
+    assert list(initrd._members(bytes(header) + archive(init=PROGRAM))) == []
 
 
 @settings(deadline=None)
