@@ -93,5 +93,6 @@ def _add_cards(devices: list[Device], wanted: Sequence[str | NetSpec]) -> None:
 
 
 def _close_all(devices: list[Device]) -> None:
-    for device in devices:
-        device.close()
+    with ExitStack() as all_of_them:
+        for device in devices:
+            all_of_them.callback(device.close)

@@ -108,10 +108,12 @@ class BlockDevice(Device):
 
     def close(self) -> None:
         """Stop, and flush what the Guest wrote."""
-        super().close()
-        if not self._given_back:
-            self._given_back = True
-            self.disk.give_back()
+        try:
+            super().close()
+        finally:
+            if not self._given_back:
+                self._given_back = True
+                self.disk.give_back()
 
 
 class Requests:

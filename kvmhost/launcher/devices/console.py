@@ -191,9 +191,11 @@ class Console(Device):
                 self.on_stop()
 
     def close(self) -> None:
-        super().close()
-        if self._own_typing:
-            self.typing.close()
+        try:
+            super().close()
+        finally:
+            if self._own_typing:
+                self.typing.close()
 
     def serve(self, wiring: Wiring, index: int) -> None:
         if index == INPUT:

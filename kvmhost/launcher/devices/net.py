@@ -172,8 +172,10 @@ class Net(Device):
 
     def close(self) -> None:
         """Stop, and unplug."""
-        super().close()
-        self.link.close()
+        try:
+            super().close()
+        finally:
+            self.link.close()
 
     # ---- one thread each ---------------------------------------------------------------
 

@@ -9,8 +9,13 @@ import pytest
 from launcher.devices.driver import FakeGuest
 
 from kvmhost.host.memory import VmMemory
+from kvmhost.launcher import equipment
+from kvmhost.launcher.devices.block import BlockDevice
 from kvmhost.launcher.devices.claim import Disk, DiskError
+from kvmhost.launcher.devices.console import Console
+from kvmhost.launcher.devices.device import Device
 from kvmhost.launcher.devices.disk import FileDisk
+from kvmhost.launcher.devices.net import Net
 from kvmhost.launcher.equipment import Equipment
 
 
@@ -57,3 +62,30 @@ def test_one_disk_that_cannot_be_closes_all(memory: VmMemory, images: list[Path]
         # It is nobody's, so it can be had.
         open_disk.take()
     assert descriptors() == before
+
+
+def test_a_device_that_does_not_stop_keeps_nothing_else_open(
+    memory: VmMemory, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gives back what is its own, and the others are closed all the same."""
+
+    def stuck(device: Device) -> None:
+        raise OSError("it does not stop")
+
+    class Cable:
+        label, offloads = "nowhere", 0
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    cable, typing = Cable(), Console()
+    with FileDisk.open(Disk(images[0])) as disk:
+        devices = [BlockDevice(disk), Net(cast(Any, cable), bytes(6)), typing, Console()]
+        with monkeypatch.context() as patch:
+            patch.setattr(Device, "stop", stuck)
+            with pytest.raises(OSError, match="does not stop"):
+                equipment._close_all(devices)
+        disk.take()
+    assert cable.closed
+    assert [device.type(b"x") for device in devices if isinstance(device, Console)] == [0, 0]
