@@ -1,5 +1,6 @@
 """The generated families: their rules against worked examples, and that nothing of a family is left out."""
 
+import random
 from collections import Counter
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from kvmhost.conformance import expand, row
 from kvmhost.conformance.case import NO_ERROR, Case
 from kvmhost.conformance.families import rights, vectors
+from kvmhost.conformance.families.trips import guest_state
+from kvmhost.conformance.reference import image_of, load
 
 
 def cases(row_id: str) -> dict[str, Case]:
@@ -94,3 +97,34 @@ def test_the_sweep_over_the_state_page_has_each_dword_twice() -> None:
     assert len(alone) == 2 * 1024
     assert {case.expect.cr["cr2"].value for case in alone} == set(range(0xFFC02000, 0xFFC03000, 4))
     assert {case.expect.trap.error for case in alone if case.expect.trap} == {3}
+
+
+def trips(row_id: str) -> list[Case]:
+    """The cases of a family that goes through a Switcher, with a reference's."""
+    return expand.expand(row.find(row_id), {"L2-hardened": image_of(load("hardened"))})
+
+
+def test_random_states_are_the_same_wherever_they_are_drawn_and_differ_among_themselves() -> None:
+    assert trips("PRP-001") == trips("PRP-001")
+    assert len({case.expect.memory for case in trips("PRP-001")}) == 400
+    assert len({case.expect.memory for case in trips("PRP-002")}) == 200
+
+
+def test_a_random_guest_may_have_its_state() -> None:
+    """No TF, RF, VM, VIF, VIP or IOPL, IF always: what a frame may ask for without being a defect."""
+    draw = random.Random(1)
+    for _ in range(1000):
+        state = guest_state(draw)
+        assert state["eflags"] & ~0x244ED7 == 0
+        assert state["eflags"] & 0x202 == 0x202
+        assert (state["cs"], state["ss"]) in {("GCS", "GDS"), ("UCS", "UDS")}
+        assert state["cs"] == "GCS" or {state[name] for name in ("ds", "es", "fs", "gs")} <= {"0", "UDS"}
+
+
+def test_a_snapshot_is_taken_at_every_boundary_of_both_ways() -> None:
+    image = image_of(load("hardened"))
+    found = expand.expand(row.find("SNP-001"), {"L2-hardened": image})
+    at = {case.event.at for case in found if case.event}
+    # All but those that a hypercall and an interrupt do not pass: the NMI's and a fault's own.
+    assert len(at) >= len(image.boundaries) * 3 // 4
+    assert {case.event.kind for case in found if case.event} == {"snapshot"}
