@@ -37,6 +37,7 @@ RING_BYTES: Final[int] = lib.VIRTIO_RING_BYTES
 NO_INTERRUPT: Final[int] = lib.VIRTIO_NO_INTERRUPT
 NO_NOTIFY: Final[int] = lib.VIRTIO_NO_NOTIFY
 MOST_ENTRIES: Final = 256
+MOST_TOLD: Final = 0xFFFFFFFF
 
 # struct virtio_descriptor and struct virtio_used_entry; a test holds them against native/abi.
 _DESCRIPTOR: Final = struct.Struct("<QIHH")
@@ -190,10 +191,10 @@ class Virtqueue:
         return self._walk(head)
 
     def push(self, chain: Chain, written: int = 0) -> None:
-        """Give a request back; `written`: how many bytes of its writable part are filled."""
+        """Give a request back; `written`: how many bytes of its room are filled, as far as 32 bits go."""
         with self._pushing:
             at = self._used + RING_BYTES + USED_BYTES * (self._done % self.num)
-            _USED.pack_into(self._bytes, at, chain.head, written)
+            _USED.pack_into(self._bytes, at, chain.head, min(written, MOST_TOLD))
             self._done = (self._done + 1) & 0xFFFF
             self._u16[self._used // 2 + 1] = self._done
         if self._watch is not None:

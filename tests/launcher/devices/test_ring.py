@@ -103,6 +103,16 @@ def test_the_last_byte_of_memory_belongs_to_the_guest(wide: Bench) -> None:
     assert wide.guest.memory.read(BASE + end - 1, 2) == b"!\0"
 
 
+@pytest.mark.parametrize("written", [0xFFFFFFFF, 1 << 32, (1 << 40) + 1])
+def test_a_request_may_have_more_bytes_than_its_answer_can_tell(wide: Bench, written: int) -> None:
+    """Its parts may all be the same memory; the field has 32 bits, and a Guest that fools itself lives."""
+    head = wide.driver.add([Buffer(0x1000, 16)])
+    chain = wide.queue.pop()
+    assert chain is not None
+    wide.queue.push(chain, written)
+    assert wide.driver.take() == (head, 0xFFFFFFFF)
+
+
 def test_interrupts_are_raised_unless_nobody_wants_them(wide: Bench) -> None:
     wide.queue.interrupt()
     assert wide.guest.irqs == [3]
