@@ -161,7 +161,7 @@ class Player:
         before = time.perf_counter()
         left = self.vcpu.run()
         self.run_seconds += time.perf_counter() - before
-        self.runs += 1
+        self.runs += not isinstance(left, ExitInterrupted)
         return left
 
     def _over(self, left: Any, heard: Callable[[int], None]) -> bool:
@@ -470,7 +470,7 @@ def _serve(kvm: Kvm, cpuid: tuple[CpuidEntry, ...], order: dict[str, Any]) -> No
     if "program" in order:
         from .programs import run
 
-        say(values=run(order["program"], kvm, cpuid, order["parameters"]))
+        say(values=run(order["program"], kvm, cpuid, {**order["parameters"], "vendor": order["vendor"]}))
         return
     player = Player(kvm, cpuid, order)
     started = time.perf_counter()
