@@ -126,9 +126,10 @@ class Machine(host.Machine):
         try:
             return super().run(timeout, until)
         finally:
-            for guest in self.guests:
-                if guest.outcome is not None and guest.bus is not None:
-                    guest.bus.close()
+            with ExitStack() as then:
+                for guest in reversed(self.guests):
+                    if guest.outcome is not None and guest.bus is not None:
+                        then.callback(guest.bus.close)
 
     def close(self) -> None:
         """As the host room's; then what was opened for devices is closed, and not before."""

@@ -11,6 +11,7 @@ import pytest
 
 from kvmhost import ImageError, KvmhostError, Machine
 from kvmhost.host import machine as room
+from kvmhost.host.outcome import OutcomeKind
 from kvmhost.launcher.devices.claim import Disk, DiskError
 from kvmhost.launcher.devices.disk import FileDisk
 from kvmhost.launcher.equipment import Equipment
@@ -120,3 +121,24 @@ def test_a_file_that_is_no_file_of_the_system_is_no_image() -> None:
         with pytest.raises(ImageError, match="names no image") as caught:
             adopt(source)
         assert "open file" in caught.value.next_step
+
+
+def test_every_guest_that_is_over_is_finished_whatever_one_device_does(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a Guest wrote is on its disk when run() returns, also if another one's device cannot be closed."""
+    closed = []
+
+    def close(bus: Any) -> None:
+        closed.append(bus)
+        raise OSError("the device does not stop")
+
+    guests = [machine.load("hello") for _ in range(3)]
+    for guest in guests[:2]:
+        guest.end(OutcomeKind.POWERED_OFF, "Power down")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(guests[0].bus), "close", close)
+        patch.setattr(machine.scheduler, "run", lambda *_: {})
+        with pytest.raises(OSError, match="does not stop"):
+            machine.run()
+    assert closed == [guest.bus for guest in guests[:2]]
