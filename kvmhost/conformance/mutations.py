@@ -8,7 +8,7 @@ them must fail.  What comes out is a matrix of defects and rows (matrix.json), w
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -114,15 +114,23 @@ def cases(mutation: Mutation, switchers: Mapping[str, SwitcherImage] = MappingPr
     """The cases of the rows that must see a defect, with the defect in them.
 
     A defect of the reference Switchers is planted in each that can have it; one of the set-up is played on
-    switchers.  Cases of kind N are left out: they break already.
+    switchers.  Cases of kind N are left out, as they break already, and those that need more than a CPU.
     """
+    rows = [find(name) for name in mutation.killed_by]
     if mutation.setup:
-        found = [_disturbed(find(name), mutation.setup, switchers) for name in mutation.killed_by]
-    else:
-        planted = {f"L2-{name}": mutation.planted(name) for name in mutation.references()}
-        images = {layer: image_of(reference) for layer, reference in planted.items()}
-        found = [expand(find(name), images, planted) for name in mutation.killed_by]
-    return [c for each in found for c in each if c.layer != "L1" and c.kind != "N" and not c.requires]
+        return _kept(case for row in rows for case in _disturbed(row, mutation.setup, switchers))
+    planted = {f"L2-{name}": mutation.planted(name) for name in mutation.references()}
+    images = {layer: image_of(reference) for layer, reference in planted.items()}
+    return _kept(case for row in rows for case in expand(row, images, planted))
+
+
+def of_product(mutation: Mutation, images: Mapping[str, SwitcherImage]) -> list[Case]:
+    """The same for the product's Switchers, given as images that have the defect."""
+    return _kept(case for name in mutation.killed_by for case in expand(find(name), images))
+
+
+def _kept(found: Iterable[Case]) -> list[Case]:
+    return [case for case in found if case.layer != "L1" and case.kind != "N" and not case.requires]
 
 
 def _disturbed(row: Row, setup: Mapping[str, Any], switchers: Mapping[str, SwitcherImage]) -> list[Case]:
@@ -141,8 +149,3 @@ def _added(spec: CaseSpec, setup: Mapping[str, Any]) -> CaseSpec:
         tss=overlaid(setup.get("tss", NOTHING), spec.tss),
         **lists,
     )
-
-
-def killers(failed: Sequence[Case]) -> tuple[str, ...]:
-    """The rows of cases that failed, each once, in order."""
-    return tuple(dict.fromkeys(case.row for case in failed))
