@@ -27,4 +27,8 @@ def make(name: str, *, backend: Literal["auto", "native", "lab"] = "auto", seed:
         from .kvm import KvmRunner
 
         return KvmRunner(backend, seed)
+    if name == "model":
+        from .model import ModelRunner
+
+        return ModelRunner()
     raise SelectionError(f"there is no runner {name}", next_step=f"choose from {', '.join(NAMES)}")

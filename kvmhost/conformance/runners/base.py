@@ -58,7 +58,7 @@ def unmet(case: Case, features: frozenset[str]) -> str:
 
     >>> from ..stage import Stage
     >>> case = Case("R", "c", "L1", "P", None, None, requires=frozenset({"pge", "smap"}))
-    >>> unmet(case, frozenset({"pge"}))
+    >>> unmet(case, frozenset({"kvm", "pge"}))
     'smap'
     """
     wanted = set(case.requires)
