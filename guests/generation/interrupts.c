@@ -123,7 +123,7 @@ static const char *asked_for(void)
 	if (ticks != before)
 		return "an interrupt came while IF was off";
 	lguest.irq_enabled = EFLAGS_IF_BIT;
-	hypercall(LHCALL_SEND_INTERRUPTS, 0, 0, 0, 0);
+	send_interrupts();
 	if (ticks != before + 1)
 		return because("SEND_INTERRUPTS brought %u interrupts", ticks - before);
 	return lguest.irq_pending ? "irq_pending stays set when nothing waits" : NULL;

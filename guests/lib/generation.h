@@ -36,6 +36,8 @@
 #define OLD_ARGUMENTS (GENERATION < KERNEL(2, 6, 30))
 #define THREE_ARGUMENTS (GENERATION < KERNEL(2, 6, 31))
 #define BY_VMCALL (GENERATION >= KERNEL(2, 6, 30) && GENERATION < KERNEL(2, 6, 34))
+/* SEND_INTERRUPTS is a place of its own, which was forgotten when the others went back to int $0x1F. */
+#define SENDS_BY_VMCALL (GENERATION >= KERNEL(2, 6, 31) && GENERATION < KERNEL(3, 1, 0))
 /* Call 2 is CRASH, with a text and no reason. */
 #define CRASH_ONLY (GENERATION < KERNEL(2, 6, 26))
 /* The whole GDT goes by one LOAD_GDT, or every entry by a LOAD_GDT_ENTRY. */

@@ -154,13 +154,25 @@ static inline void interrupts_off(void)
 	lguest.irq_enabled = 0;
 }
 
+/* Asks for whatever waits to come now. */
+static inline void send_interrupts(void)
+{
+#if SENDS_BY_VMCALL
+	uint32_t number = LHCALL_SEND_INTERRUPTS;
+
+	__asm__ volatile(".byte 0x0F, 0x01, 0xC1" : "+a"(number) : : "memory");
+#else
+	hypercall(LHCALL_SEND_INTERRUPTS, 0, 0, 0, 0);
+#endif
+}
+
 /* As kernels restore their flags: from 2.6.31 on they look whether the Host has something. */
 static inline void interrupts_on(void)
 {
 	lguest.irq_enabled = EFLAGS_IF_BIT;
 #if HAS_IRQ_PENDING
 	if (lguest.irq_pending)
-		hypercall(LHCALL_SEND_INTERRUPTS, 0, 0, 0, 0);
+		send_interrupts();
 #endif
 }
 

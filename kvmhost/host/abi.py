@@ -41,7 +41,7 @@ class Abi:
     name: the first release, which is what --abi takes.  until: the last release.  data: name of the
     struct of lguest_data in native/abi.  arguments: the registers of a direct call behind EAX.
     calls: the hypercall numbers that exist.  shutdown_reason: SHUTDOWN's second argument tells
-    power-off from restart (before, call 2 was CRASH).  vmcall: hypercalls are VMCALL instructions,
+    power-off from restart (before, call 2 was CRASH).  vmcall: hypercalls, or some, are VMCALL instructions,
     which are rewritten to int 0x1F.  tables: who maps memory at first.  bus: how devices are found.
     features: devices may offer some (in 2.6.24 they could not be told well, in 2.6.25 the place of
     those accepted is not known).  ring_entries: of a device's queue.  block_header, net_header:
@@ -133,7 +133,7 @@ ABIS: Final = (
         tables=BootTables.IDENTITY_AND_KERNEL,
     ),
     Abi(
-        "2.6.34", "3.0", "struct lguest_data_2631", _NEW_ORDER, _PAE,
+        "2.6.34", "3.0", "struct lguest_data_2631", _NEW_ORDER, _PAE, vmcall=True,
         tables=BootTables.IDENTITY_AND_KERNEL,
     ),
     Abi("3.1", "3.19", "struct lguest_data_31", _NEW_ORDER, _PAE),

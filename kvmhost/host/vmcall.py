@@ -1,5 +1,8 @@
 """Kernels 2.6.30 to 2.6.33 call their Host by VMCALL, which never comes here.
 
+So do their successors in one place, that of SEND_INTERRUPTS: it is assembler of its own, and was left as it
+was when all others went back to `int $0x1F` (seen in 2.6.35; 3.12 has none).
+
 Inside a VM that instruction is KVM's: it answers with an error in EAX and goes on,
 at ring 1 as anywhere.  So it has to be an `int $0x1F` before it is executed, wherever
 it is: in the kernel, in a kernel that unpacks itself, in a module loaded later.
