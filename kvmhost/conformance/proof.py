@@ -33,8 +33,8 @@ def matrix() -> MutationMatrix | None:
 
 def seen_to_fail_by(row: str, controls: Iterable[str], found: MutationMatrix | None) -> tuple[str, ...]:
     """What made this row fail: mutants that it noticed, then negative controls that broke as predicted."""
-    mutants = (one.id for one in found.mutants if row in one.killed_by) if found else ()
-    return (*mutants, *(f"control: {name}" for name in dict.fromkeys(controls)))
+    mutants = [one.id for one in found.mutants if row in one.killed_by] if found else []
+    return tuple(dict.fromkeys([*mutants, *(f"control: {name}" for name in controls)]))
 
 
 def broken_controls(kinds: dict[tuple[str, str], str], results: Iterable[CaseResult]) -> Iterable[str]:

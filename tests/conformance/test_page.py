@@ -16,7 +16,7 @@ from conformance.made_up import FAILURE, HOSTILE, row, run
 from kvmhost.conformance.report import baseline
 from kvmhost.conformance.report.html import render
 from kvmhost.conformance.report.html.markup import Markup, tag
-from kvmhost.conformance.results import Run, Status
+from kvmhost.conformance.results import Mutant, MutationMatrix, Run, Status
 
 #: For a machine that is busy with labs.
 PATIENCE = 180
@@ -207,6 +207,21 @@ def test_it_needs_nothing_from_outside() -> None:
 )
 def test_the_headline_says_what_happened(changes: dict[str, object], headline: str) -> None:
     assert Page(render(run(**changes))).text("h1") == [headline]
+
+
+def test_a_defect_put_into_several_things_is_one_line() -> None:
+    twice = (
+        Mutant("M01", "wrong order", "L2-seed", ("A-001", "A-002")),
+        Mutant("M01", "wrong order", "product", ()),
+        Mutant("M02", "wrong mask", "L2-seed", tuple(f"A-{number:03}" for number in range(40))),
+    )
+    page = Page(render(run(matrix=MutationMatrix("tcg", "2026-11-22", twice))))
+    (about,) = [text for text in page.text("p", "about") if "named defect" in text]
+    assert about.startswith("2 named defects, put into Switchers") and "3 times in all: 1 unnoticed" in about
+    lines = [text for text in page.text("tr") if text.startswith("M0")]
+    assert lines[0] == "M01wrong orderL2-seedproductL2-seed: A-001 A-002 product: ✗ nobody"
+    assert lines[1].endswith("A-023 and 16 more")
+    assert len(page.all("rect", "dot")) == 42 and len(page.all("g", "survivor")) == 1
 
 
 def test_an_empty_run_is_a_page(tmp_path: Path) -> None:

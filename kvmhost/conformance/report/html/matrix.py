@@ -9,8 +9,10 @@ from kvmhost.conformance.report.html.parts import row_link, section, table
 from kvmhost.conformance.report.words import number
 from kvmhost.conformance.results import Mutant, MutationMatrix, Run
 
-#: Measures of the picture, in pixels.
-CELL, LEFT, TOP = 11, 74, 76
+#: How many rows are named for one defect.
+SHOWN = 24
+#: Measures of the picture, in pixels; cells shrink until the columns fit into the page.
+LARGEST, SMALLEST, LEFT, TOP, ROOM = 11, 7, 44, 76, 1180
 
 
 def mutations(run: Run) -> Markup | None:
@@ -18,39 +20,61 @@ def mutations(run: Run) -> Markup | None:
     if run.matrix is None or not run.matrix.mutants:
         return None
     matrix = run.matrix
+    defects = by_id(matrix)
     survivors = sum(not one.killed_by for one in matrix.mutants)
-    head = f"{number(len(matrix.mutants), 'named defect')}, each put into a Switcher on purpose: "
+    head = f"{number(len(defects), 'named defect')}, put into Switchers and what is around them on purpose, "
+    head += f"{number(len(matrix.mutants), 'time')} in all: "
     head += f"{survivors} unnoticed" if survivors else "every one is noticed"
     return section(
         "mutations",
         "Mutation matrix",
-        tag("div", picture(matrix), class_="scroll"),
-        table(["", "defect", "put into", "noticed by"], [line(one) for one in matrix.mutants], "mutants"),
+        tag("div", picture(defects), class_="scroll"),
+        table(["", "defect", "put into", "noticed by"], map(line, defects.values()), "mutants"),
         unproved(run),
         about=f"{head}. Run on {matrix.runner}, {matrix.made}. A row that never failed proves nothing.",
     )
 
 
-def line(one: Mutant) -> Iterable[Content]:
-    """One defect in words."""
-    killers: Content = [tag("span", row_link(row), " ") for row in one.killed_by]
+def by_id(matrix: MutationMatrix) -> dict[str, list[Mutant]]:
+    """A defect may have been put into several things: these together, by its name."""
+    found: dict[str, list[Mutant]] = {}
+    for one in matrix.mutants:
+        found.setdefault(one.id, []).append(one)
+    return found
+
+
+def line(planted: list[Mutant]) -> Iterable[Content]:
+    """One defect in words: who noticed it, and where that was not the same everywhere, who where."""
+    same = len({one.killed_by for one in planted}) == 1
+    remarks = dict.fromkeys(one.remark for one in planted if one.remark)
     return (
-        tag("span", one.id, class_="id"),
-        (one.title, tag("p", one.remark, class_="about") if one.remark else None),
-        one.target,
-        killers if one.killed_by else tag("span", tag("i", "✗"), " nobody", class_="badge s-fail"),
+        tag("span", planted[0].id, class_="id"),
+        (planted[0].title, [tag("p", remark, class_="about") for remark in remarks]),
+        [tag("div", one.target) for one in planted],
+        killers(planted[0])
+        if same
+        else [tag("div", tag("span", f"{one.target}: ", class_="about"), killers(one)) for one in planted],
     )
 
 
-def picture(matrix: MutationMatrix) -> Markup:
+def killers(one: Mutant) -> Content:
+    """The rows that noticed it."""
+    if not one.killed_by:
+        return tag("span", tag("i", "✗"), " nobody", class_="badge s-fail")
+    shown = [tag("span", row_link(row), " ") for row in one.killed_by[:SHOWN]]
+    more = f"and {len(one.killed_by) - SHOWN} more" if len(one.killed_by) > SHOWN else None
+    return [shown, more]
+
+
+def picture(defects: dict[str, list[Mutant]]) -> Markup:
     """Defects down, rows across, a dot where one notices the other."""
-    columns = sorted({row for one in matrix.mutants for row in one.killed_by})
-    width = LEFT + CELL * len(columns) + CELL
-    height = TOP + CELL * len(matrix.mutants) + CELL
+    columns = sorted({row for planted in defects.values() for one in planted for row in one.killed_by})
+    cell = max(SMALLEST, min(LARGEST, (ROOM - LEFT) // max(1, len(columns))))
+    width, height = LEFT + cell * (len(columns) + 1), TOP + cell * (len(defects) + 1)
     return tag(
         "svg",
-        [column(place, row) for place, row in enumerate(columns)],
-        [lane(place, one, columns) for place, one in enumerate(matrix.mutants)],
+        [column(place, row, cell) for place, row in enumerate(columns)],
+        [lane(place, planted, columns, cell) for place, planted in enumerate(defects.values())],
         class_="matrix",
         viewBox=f"0 0 {width} {height}",
         width=str(width),
@@ -60,37 +84,42 @@ def picture(matrix: MutationMatrix) -> Markup:
     )
 
 
-def column(place: int, row: str) -> Markup:
+def column(place: int, row: str, cell: int) -> Markup:
     """A row's name, written upwards."""
-    x = LEFT + CELL * place + CELL - 3
-    return tag("text", row, transform=f"translate({x} {TOP - 5}) rotate(-90)", class_="axis")
+    x = LEFT + cell * place + cell - 2
+    return tag(
+        "text", row, transform=f"translate({x} {TOP - 5}) rotate(-90)", class_="axis", font_size=font(cell)
+    )
 
 
-def lane(place: int, one: Mutant, columns: list[str]) -> Markup:
+def font(cell: int) -> str:
+    """The size of a name beside a cell."""
+    return str(min(8.5, cell))
+
+
+def lane(place: int, planted: list[Mutant], columns: list[str], cell: int) -> Markup:
     """A defect and its dots."""
-    y = TOP + CELL * place
+    y, name = TOP + cell * place, planted[0].id
+    noticed = dict.fromkeys(row for one in planted for row in one.killed_by)
     dots = [
         tag(
             "rect",
-            tag("title", f"{one.id}, {one.title}: noticed by {row}"),
-            x=str(LEFT + CELL * columns.index(row) + 1),
-            y=str(y + 1),
-            width=str(CELL - 2),
-            height=str(CELL - 2),
-            rx="2",
+            tag("title", f"{name}, {planted[0].title}: noticed by {row}"),
+            x=str(LEFT + cell * columns.index(row) + 0.5),
+            y=str(y + 0.5),
+            width=str(cell - 1),
+            height=str(cell - 1),
+            rx="1.5",
             class_="dot",
         )
-        for row in one.killed_by
+        for row in noticed
     ]
     ground = tag(
-        "rect", x="0", y=str(y), width="100%", height=str(CELL), class_="lane odd" if place % 2 else "lane"
+        "rect", x="0", y=str(y), width="100%", height=str(cell), class_="lane odd" if place % 2 else "lane"
     )
+    label = tag("text", name, x=str(LEFT - 6), y=str(y + cell - 1), class_="axis name", font_size=font(cell))
     return tag(
-        "g",
-        ground,
-        tag("text", one.id, x=str(LEFT - 6), y=str(y + CELL - 2), class_="axis name"),
-        dots,
-        class_=False if one.killed_by else "survivor",
+        "g", ground, label, dots, class_=False if all(one.killed_by for one in planted) else "survivor"
     )
 
 
