@@ -117,11 +117,11 @@ def external(row: Row) -> Iterator[CaseSpec]:
             start, page, cs, ss, esp = RINGS[ring]
             found = fault_of(vector, ring, 0, kind, external=True)
             trap: dict[str, Any] = {"cs": cs, "ss": ss, "esp": esp, "eip": f"{page}+1"}
-            trap |= (
-                {"vector": vector, "error": "none"}
-                if found is None
-                else {"vector": found[0], "error": found[1]}
-            )
+            trap |= {"vector": vector, "error": "none"}
+            deviation: dict[str, Any] = {}
+            if found is not None:
+                trap |= {"vector": found[0], "error": found[1]}
+                deviation["TCG"] = {"dev": "DV-24", "expect": {"trap": {"error": found[1] & ~1}}}
             yield spec(
                 row,
                 f"interrupt {vector:#x} ring {ring} {kind}",
@@ -130,5 +130,6 @@ def external(row: Row) -> Iterator[CaseSpec]:
                 idt=(gate_of(vector, 0, kind),),
                 event={"kind": "intr", "at": f"{page}+1", "vector": vector},
                 requires=("intr-injection",),
+                deviation=deviation,
                 expect={"trap": trap, "kept": True},
             )
