@@ -40,7 +40,7 @@ WORKER = "kvmhost.conformance.runners.kvm_worker"
 # Pages that ring 1 or 3 executes: there a HLT would trap.
 GUEST_PAGES = ("G_CODE", "U_CODE")
 # Seconds without progress after which a case counts as hung; in the lab time goes slower.
-PATIENCE = {"native": 5, "lab": 20}
+PATIENCE = {"native": 5, "lab": 8}
 LAB_SECONDS = 3600
 # The one program that needs no worker's code but a batch of its own.
 EXITS = "kvm-017"
