@@ -36,9 +36,9 @@ class Line:
         self._runner, self._all, self._done, self._failed = "", 0, 0, 0
         self._began = self._written = 0.0
 
-    def preparing(self, rows: int, of: int) -> None:
-        """So many of the rows have become cases."""
-        self._say(f"laying out the cases: {rows:,} of {of:,} rows")
+    def preparing(self, what: str, done: int, of: int) -> None:
+        """Something before anything runs."""
+        self._say(f"{what}: {done:,} of {of:,}")
 
     def begin(self, runner: str, cases: int) -> None:
         """A runner has started."""

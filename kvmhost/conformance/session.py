@@ -36,6 +36,8 @@ from .verdict import outcome
 
 #: How many failures of one runner come with their code and state: who has more has one fault, not a thousand.
 EVIDENCE = 200
+#: So many cases are looked at before the progress is told again.
+ASKED = 100
 #: How many failures are run again step by step, and how many of the last steps are told.
 TRACED, STEPS = 4, 24
 Heard = Callable[[Case, Observation], None]
@@ -92,7 +94,7 @@ Expand = Callable[[Row], Sequence[Case]]
 class Progress(Protocol):
     """Who is told how far it is."""
 
-    def preparing(self, rows: int, of: int) -> None: ...
+    def preparing(self, what: str, done: int, of: int) -> None: ...
     def begin(self, runner: str, cases: int) -> None: ...
     def done(self, result: CaseResult) -> None: ...
     def end(self) -> None: ...
@@ -101,7 +103,7 @@ class Progress(Protocol):
 class Silence:
     """Nobody is told."""
 
-    def preparing(self, rows: int, of: int) -> None:
+    def preparing(self, what: str, done: int, of: int) -> None:
         """Nothing."""
 
     def begin(self, runner: str, cases: int) -> None:
@@ -152,7 +154,7 @@ def run(plan: Plan, expand: Expand, make: Make, judge: Judge, progress: Progress
     cases: dict[str, tuple[Case, ...]] = {}
     try:
         for count, row in enumerate(plan.rows):
-            told.preparing(count, len(plan.rows))
+            told.preparing("laying out the rows", count, len(plan.rows))
             cases[row.id] = tuple(expand(row))
     except KeyboardInterrupt as signal:
         gathered.interrupted = f"{interrupted(signal)} before anything was run"
@@ -212,7 +214,7 @@ class Turn:
     def take(self) -> None:
         """Run everything, and leave what came of it in `gathered`, whatever ends it."""
         wanted = [case for cases in self.cases.values() for case in cases]
-        unmet = {case.id: self.runner.unmet(case) for case in wanted}
+        unmet = self.asked(wanted)
         able = [case for case in wanted if not unmet[case.id]]
         name = self.runner.environment.runner
         self.progress.begin(name, len(able) * self.plan.repeat)
@@ -258,6 +260,15 @@ class Turn:
                 self.seen.append(nmi_map.Seen(case, observation, result.status))
         self.found[case.id] = result
         self.progress.done(result)
+
+    def asked(self, cases: Sequence[Case]) -> dict[str, str]:
+        """What the runner cannot do, by case; a model has to think about it."""
+        found, name = {}, self.runner.environment.runner
+        for count, case in enumerate(cases):
+            if count % ASKED == 0:
+                self.progress.preparing(f"{name}: looking at the cases", count, len(cases))
+            found[case.id] = self.runner.unmet(case)
+        return found
 
     def trace(self, cases: Sequence[Case]) -> None:
         """Add the last steps of the first failures."""

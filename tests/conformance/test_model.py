@@ -19,6 +19,7 @@ from kvmhost.conformance.row import catalogue, find
 from kvmhost.conformance.runners import make
 from kvmhost.conformance.scene import Scene
 from kvmhost.conformance.stage import ADDRESS, Stage
+from kvmhost.conformance.switchers import under_test
 from kvmhost.conformance.verdict import compare
 
 # Descriptors as an assembler would write them: flat code and data of each ring, and special ones.
@@ -248,6 +249,34 @@ def test_a_machine_that_cannot_be_built_says_so() -> None:
     cpu = replace(stage.cpu("ring0"), ds=0xF8)
     found = play(Case("R", "c", "L1", "P", stage.template, cpu))
     assert found.outcome == "setup" and "vector 13, error 248" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "eax", "flags"),
+    [
+        ("b8ffffffff 83c001", 0, 0x55),  # CF PF AF ZF
+        ("b800000080 83e801", 0x7FFFFFFF, 0x814),  # OF AF PF
+        ("b80f000000 83c001", 0x10, 0x10),
+        ("b8f0000000 250f000000", 0, 0x44),
+        ("b801000000 c1e01f", 0x80000000, 0x84),
+        ("b805000000 83f806", 5, 0x95),  # CMP keeps EAX: CF PF AF SF
+        ("31c0 7402 0f0b 40", 1, 0),
+        ("31c0 7502 7400 48", 0xFFFFFFFF, 0x94),
+    ],
+)
+def test_arithmetic_and_its_flags(code: str, eax: int, flags: int) -> None:
+    found = played(code.replace(" ", "") + "cd2f")
+    assert found.trap is not None and found.trap.vector == 0x2F
+    assert (found.regs["eax"], found.trap.eflags & 0x8D5) == (eax, flags)
+
+
+def test_a_whole_round_trip_through_a_switcher() -> None:
+    cases = [case for case in expand(find("SW-RET-001"), under_test()) if not case.external]
+    assert {case.layer for case in cases} == {"L2-seed", "L2-hardened", "L3-seed", "L3-hardened"}
+    with make("model") as runner:
+        for case in cases:
+            assert runner.unmet(case) == ""
+            assert compare(case, play(case), runner.environment).status is Status.PASS
 
 
 @pytest.mark.parametrize("code", ["0fa2", "d9e8", "f00fb10b"])

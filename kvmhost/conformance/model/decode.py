@@ -28,7 +28,10 @@ class Operand:
 
 
 class Decoder:
-    """One instruction of a machine.  size is of its operands, 4 or 2; at is where the next byte is."""
+    """One instruction of a machine.
+
+    size is of its operands, 4 or 2; at is where the next byte is; last is the opcode's last byte.
+    """
 
     def __init__(self, machine: Machine) -> None:
         code = machine.segs["cs"].descriptor
@@ -39,7 +42,7 @@ class Decoder:
         self.size = 4
         self.override = ""
         self.prefix = 0
-        self.opcode = self._opcode()
+        self.opcode = self.last = self._opcode()
 
     def _opcode(self) -> int:
         while True:

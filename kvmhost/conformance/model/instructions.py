@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import paging, segments, transfers
+from . import arithmetic, paging, segments, transfers
 from .decode import GPRS, LOCK, SREGS, Decoder
 from .faults import BP, BR, DB, DE, GP, UD, Fault, Unknown
 from .faults import OF as OVERFLOW
-from .machine import AC, AF, ALL, CR0_AM, IF, IOPL, OF, PF, RF, SF, TF, UMIP, VM, ZF, Machine
+from .machine import AC, AF, ALL, CR0_AM, IF, IOPL, NO_PAGE, OF, PF, RF, SF, TF, UMIP, VM, ZF, Machine
 
 Run = Callable[[Decoder], None]
 #: EIP while an instruction runs that has not said where it goes on.
 NOWHERE = -1
 #: With these the ring is asked before anything else is (SDM vol. 3, "Privileged Instructions").
-PRIVILEGED = frozenset({0xF4, 0x0F06, 0x0F08, 0x0F09, 0x0F20, 0x0F22, 0x0F30, 0x0F32})
+PRIVILEGED = frozenset({0xF4, 0x0F06, 0x0F08, 0x0F09, 0x0F32})
 
 
 def step(machine: Machine) -> None:
@@ -27,6 +27,7 @@ def step(machine: Machine) -> None:
         raise Unknown("single steps")
     if machine.eflags & AC and machine.cr0 & CR0_AM and machine.cpl == 3:
         raise Unknown("alignment checks")
+    machine.code_page = NO_PAGE
     try:
         decoder = Decoder(machine)
         execute(decoder)
@@ -40,7 +41,8 @@ def execute(d: Decoder) -> None:
     """Find the instruction and do it; EIP moves on unless the instruction has set it."""
     machine, opcode = d.machine, d.opcode
     if opcode == 0x0F:
-        opcode = 0x0F00 | d.byte()
+        d.last = d.byte()
+        opcode = 0x0F00 | d.last
     saved = machine.snapshot()
     machine.eip = NOWHERE
     try:
@@ -62,10 +64,6 @@ def execute(d: Decoder) -> None:
 
 def privileged(d: Decoder, opcode: int) -> None:
     """#GP(0) outside of ring 0, before any operand is looked at."""
-    if opcode in (0x0F20, 0x0F22):
-        register = d.byte() >> 3 & 7
-        if register in (1, 5, 6, 7):
-            raise Fault(UD)
     if d.machine.cpl:
         raise Fault(GP, 0)
     raise Unknown(f"opcode {opcode:x} in ring 0")
@@ -271,6 +269,8 @@ def group5(d: Decoder) -> None:
         offset = d.machine.read(operand.segment, operand.offset, d.size)
         selector = d.machine.read(operand.segment, operand.offset + d.size, 2)
         transfers.far(d.machine, selector, offset, d.at if number == 3 else None, d.size)
+    elif d.opcode == 0xFF and number == 4:
+        near(d, d.get(operand, 4) - d.at)
     elif d.opcode == 0xFF and number == 6:
         d.machine.push(d.get(operand, d.size), d.size)
     else:
@@ -322,7 +322,8 @@ def group6(d: Decoder) -> None:
         if machine.cpl:
             raise Fault(GP, 0)
         if number == 2:
-            raise Unknown("LLDT")
+            arithmetic.lldt(machine, d.get(operand, 2))
+            return
         machine.load_task(d.get(operand, 2))
     elif number in (4, 5):
         verify(d, d.get(operand, 2), write=number == 5)
@@ -431,8 +432,13 @@ def signed(value: int) -> int:
 
 
 def group3(d: Decoder) -> None:
-    """DIV by zero or with too large a quotient; nothing else of the group."""
+    """TEST, and DIV by zero or with too large a quotient; nothing else of the group."""
     number, operand = d.modrm()
+    if number == 0:
+        size = 1 if d.opcode == 0xF6 else d.size
+        right = d.immediate(size)
+        arithmetic.compute(d.machine, arithmetic.AND, d.get(operand, size), right, size)
+        return
     if number != 6 or d.opcode != 0xF7 or d.size != 4:
         raise Unknown(f"opcode {d.opcode:x} /{number}")
     divisor = d.get(operand, 4)
@@ -467,6 +473,7 @@ def permitted(machine: Machine, number: int, size: int) -> bool:
 
 
 TABLE: dict[int, Run] = {
+    **arithmetic.TABLE,
     0xCD: int_n,
     0xCC: lambda d: software(d, BP),
     0xCE: into,
@@ -501,6 +508,7 @@ TABLE: dict[int, Run] = {
     0x0F02: lar,
     0x0F03: lsl,
     0x62: bound,
+    0xF6: group3,
     0xF7: group3,
     **dict.fromkeys((228, 229, 230, 231, 236, 237, 238, 239), port),
     **dict.fromkeys(range(160, 164), mov_moffs),

@@ -17,11 +17,12 @@ from .segments import Descriptor
 CF, PF, AF, ZF, SF, TF, IF, DIRECTION, OF = 1, 4, 16, 64, 128, 0x100, 0x200, 0x400, 0x800
 IOPL, NT, RF, VM, AC = 0x3000, 0x4000, 0x10000, 0x20000, 0x40000
 CR0_AM, WP, PG = 1 << 18, 1 << 16, 1 << 31
-PSE, PAE, UMIP, SMEP, SMAP = 1 << 4, 1 << 5, 1 << 11, 1 << 20, 1 << 21
+PSE, PAE, PGE, UMIP, SMEP, SMAP = 1 << 4, 1 << 5, 1 << 7, 1 << 11, 1 << 20, 1 << 21
 #: The bits of CR4 that the model knows, or that change nothing for it: all but VME, PVI and the later ones.
 KNOWN_CR4 = PSE | PAE | SMEP | SMAP | UMIP | 0x7CC
 EFER, NXE = 0xC0000080, 1 << 11
 ALL = 0xFFFFFFFF
+NO_PAGE = (-1, 0)
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Machine:
     """One vCPU with the memory of a case.
 
     memory is the arena, cpl the ring, coded the error code of the last delivery, None if it had none.
+    code_page is where the instruction's page is, linear and physical: looked up once for its bytes.
     """
 
     memory: bytearray
@@ -56,6 +58,7 @@ class Machine:
     gdt: tuple[int, int] = (0, 0)
     idt: tuple[int, int] = (0, 0)
     coded: int | None = None
+    code_page: tuple[int, int] = NO_PAGE
 
     # Memory, from the physical upwards.
 
@@ -147,8 +150,13 @@ class Machine:
         assert code is not None
         if offset > code.limit:
             raise Fault(GP, 0)
-        access = paging.Access(user=self.cpl == 3, fetch=True)
-        return self.linear_read((code.base + offset) & ALL, 1, access)[0]
+        linear = (code.base + offset) & ALL
+        page = linear & -PAGE
+        if page != self.code_page[0]:
+            access = paging.Access(user=self.cpl == 3, fetch=True)
+            ((at, _),) = self.places(page, 1, access)
+            self.code_page = page, at
+        return self.physical_read(self.code_page[1] + linear - page, 1)
 
     # The stack.
 

@@ -17,8 +17,8 @@ DR6, DR7 = 0xFFFF0FF0, 0x400
 def play(case: Case) -> Observation:
     """What the model sees.  Raises Unknown where it has no rule."""
     cpu = case.cpu
-    if cpu is None or case.template is None or case.external or not case.template.key.startswith("L1"):
-        raise Unknown("anything but the L1 world")
+    if cpu is None or case.template is None or case.external:
+        raise Unknown("events and programs")
     if cpu.cr4 & ~KNOWN_CR4 or dict(cpu.dr).get(7, DR7) & 0xFF:
         raise Unknown("this CR4, or breakpoints")
     if any(number != EFER or value & ~NXE for number, value in cpu.msrs):
