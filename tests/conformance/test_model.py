@@ -270,6 +270,12 @@ def test_arithmetic_and_its_flags(code: str, eax: int, flags: int) -> None:
     assert (found.regs["eax"], found.trap.eflags & 0x8D5) == (eax, flags)
 
 
+def test_a_fetch_that_faults_says_which_byte() -> None:
+    found = played("ea 10000080 a100".replace(" ", ""))
+    assert found.trap is not None and (found.trap.vector, found.trap.error) == (PF, 0)
+    assert found.cr["cr2"] == found.trap.eip == 0x80000010
+
+
 def test_a_whole_round_trip_through_a_switcher() -> None:
     cases = [case for case in expand(find("SW-RET-001"), under_test()) if not case.external]
     assert {case.layer for case in cases} == {"L2-seed", "L2-hardened", "L3-seed", "L3-hardened"}

@@ -154,8 +154,8 @@ class Machine:
         page = linear & -PAGE
         if page != self.code_page[0]:
             access = paging.Access(user=self.cpl == 3, fetch=True)
-            ((at, _),) = self.places(page, 1, access)
-            self.code_page = page, at
+            ((at, _),) = self.places(linear, 1, access)
+            self.code_page = page, at - linear + page
         return self.physical_read(self.code_page[1] + linear - page, 1)
 
     # The stack.
