@@ -264,7 +264,16 @@ def test_a_signal_in_the_middle_leaves_a_report_and_nothing_running(tmp_path: Pa
     assert b"ended early: interrupted" in terminal.rest()
     assert terminal.exit_code() == 128 + ending
     assert "while tcg ran" in as_json.read(report).interrupted
-    assert [pid for pid in engines if Path(f"/proc/{pid}").exists()] == []
+    # One that was just being started dies by its PR_SET_PDEATHSIG, a moment after us.
+    terminal.wait_until(lambda: not any(map(runs, engines)))
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie, which waits for somebody else to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children_of(pid: int) -> list[int]:
