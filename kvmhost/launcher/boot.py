@@ -1,7 +1,7 @@
 """Lays a Guest's memory out: boot parameters at 0, the command line, the image, the initrd at the top.
 
-The parameters are the few that lguest's Launcher set; every other byte stays zero, which among much else
-switches off the VGA console and the BIOS scans of a Linux kernel (abi 9.3).
+The parameters are the few that lguest's Launcher set, and one that it should have; every other byte stays
+zero, which among much else switches off the VGA console and the BIOS scans of a Linux kernel (abi 9.3).
 """
 
 import struct
@@ -39,7 +39,7 @@ def lay_out(image: Image, memory: int, command_line: str = "", initrd: bytes | N
     for segment in image.segments:
         _check_segment(image, segment)
     pieces = [
-        (0, boot_params(memory, initrd_start, initrd_size, image.abi)),
+        (0, boot_params(memory, initrd_start, initrd_size, image.abi, image.init_size)),
         (int(lib.BOOT_COMMAND_LINE), _command_line(command_line)),
     ]
     pieces += [(segment.physical, segment.data) for segment in image.segments]
@@ -48,8 +48,13 @@ def lay_out(image: Image, memory: int, command_line: str = "", initrd: bytes | N
     return Layout(image.entry, tuple(pieces))
 
 
-def boot_params(memory: int, initrd_start: int = 0, initrd_size: int = 0, abi: Abi = DEFAULT) -> bytes:
+def boot_params(
+    memory: int, initrd_start: int = 0, initrd_size: int = 0, abi: Abi = DEFAULT, init_size: int = 0
+) -> bytes:
     """The page at Guest-physical 0 for a kernel of `abi`. Sizes in bytes; `initrd_size` 0 means no initrd.
+
+    init_size: what a bzImage says there about itself. Decompressors of 4.9 on move to the end of so much
+    room before they unpack; without it they move below its beginning, where there must be room as well.
 
     >>> boot_params(64 << 20)[0x206:0x208].hex()
     '0702'
@@ -63,6 +68,7 @@ def boot_params(memory: int, initrd_start: int = 0, initrd_size: int = 0, abi: A
     if abi.kernel_alignment:
         struct.pack_into("<I", page, lib.BOOT_KERNEL_ALIGNMENT, lib.BOOT_ALIGNMENT)
     struct.pack_into("<I", page, lib.BOOT_HARDWARE_SUBARCH, lib.BOOT_SUBARCH_LGUEST)
+    struct.pack_into("<I", page, lib.BZIMAGE_INIT_SIZE, init_size)
     if initrd_size:
         page[lib.BOOT_TYPE_OF_LOADER] = lib.BOOT_LOADER_UNKNOWN
         struct.pack_into("<II", page, lib.BOOT_RAMDISK_IMAGE, initrd_start, initrd_size)

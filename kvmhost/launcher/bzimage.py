@@ -78,6 +78,7 @@ def parse(data: bytes, name: str) -> Image:
         kernel=kernel,
         format=f"bzImage, packed with {inner.packing}" if inner.packing else "bzImage",
         runs_to=_end_of_kernel(header, inner),
+        init_size=header.init_size,
     )
 
 

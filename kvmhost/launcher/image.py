@@ -41,8 +41,9 @@ class Image:
     a note of its own says, else what its release does.  page_offset: linear minus physical address of
     the kernel, 0 where they are the same, None where it is not known.  kernel: what a Linux kernel
     says about itself.  runs_to: the first Guest-physical address behind the kernel once it is unpacked;
-    0 where it runs where it was loaded, or nobody knows.  told: a note says what its abi is.
-    insisted: a person does, who knows better than what is found in it.
+    0 where it runs where it was loaded, or nobody knows.  init_size: bytes that it needs from where it
+    unpacks itself to, as a bzImage says; else 0.  told: a note says what its abi is.  insisted: a person
+    does, who knows better than what is found in it.
 
     >>> Image("x", 0x100000, (Segment(0x100000, b"", 4096),), ()).end == 0x101000
     True
@@ -57,6 +58,7 @@ class Image:
     kernel: Kernel = UNKNOWN
     format: str = "ELF"
     runs_to: int = 0
+    init_size: int = 0
     told: bool = False
     insisted: bool = False
 

@@ -78,7 +78,8 @@ def test_how_far_it_reaches_when_it_runs(relocatable: int, version: int, init_si
     with pytest.raises(ImageError, match=f"at least {needs >> 20}M") as caught:
         lay_out(image, needs - 4096)
     assert "some more" in caught.value.next_step
-    lay_out(image, needs)
+    params = dict(lay_out(image, needs).pieces)[0]
+    assert struct.unpack_from("<I", params, 0x260) == (init_size,)
 
 
 @pytest.mark.parametrize(("relocatable", "needs"), [(0, 0x180000), (1, 0x280000)])
