@@ -11,6 +11,9 @@
 #define CPUID_SEP 0x00000800
 #define KVM_LEAF 0x40000000
 #define NO_PORT 0x1234
+#define CR0_PE 0x1u
+#define CR0_EM 0x4u
+#define CR0_PG 0x80000000u
 /* A PC's interval timer. */
 #define TIMER_0 0x40
 #define TIMER_2 0x42
@@ -104,6 +107,18 @@ static const char *check_timer(void)
 	return in8(TIMER_0) & TIMER_NOT_READY ? "a timer that is not there is never ready" : NULL;
 }
 
+/* A decompressor that randomizes looks into CR0 for an FPU, and a 4.4 reads CR4 before it has gates. */
+static const char *check_control_registers(void)
+{
+	uint32_t cr0 = CR0_TS, cr4 = 1;
+
+	__asm__ volatile("mov %%cr0, %0" : "=r"(cr0));
+	if ((cr0 & (CR0_PE | CR0_PG)) != (CR0_PE | CR0_PG) || cr0 & (CR0_EM | CR0_TS))
+		return because("CR0 reads 0x%x", cr0);
+	__asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
+	return cr4 ? because("CR4 reads 0x%x", cr4) : NULL;
+}
+
 static void take_fpu(struct trap_frame *frame)
 {
 	(void)frame;
@@ -135,6 +150,8 @@ const char *check_cpu(void)
 		problem = check_ports();
 	if (!problem)
 		problem = check_timer();
+	if (!problem)
+		problem = check_control_registers();
 	__asm__ volatile("cli");
 	return problem ? problem : check_fpu();
 }

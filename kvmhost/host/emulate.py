@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvmhost._native import lib
 from kvmhost.host.cpuid import answer
 from kvmhost.host.mmio import REGISTERS
 from kvmhost.host.outcome import OutcomeKind
@@ -34,10 +35,13 @@ KEYBOARD_RESET = (0x64, 1, 0xFE)
 CPUID = b"\x0f\xa2"
 RDMSR = b"\x0f\x32"
 WRMSR = b"\x0f\x30"
-# MOV from and to a control register; ModR/M 0xE0 to 0xE7 names CR4 and a general register.
+# MOV from and to a control register; ModR/M C0 to C7 names CR0 and a general register, E0 to E7 CR4.
 MOV_FROM_CR = b"\x0f\x20"
 MOV_TO_CR = b"\x0f\x22"
+CR0_FORM = 0xC0
 CR4_FORM = 0xE0
+# Protected mode, MP, ET, NE, write protection and paging: the bits under which a Guest runs (abi 1.3).
+CR0_BITS = 0x80010033
 
 # Opcode to (length, width of the data in bytes or None for "16 or 32", whether it reads); of length 1: by DX.
 _PORT_IO: dict[int, tuple[int, int | None, bool]] = {
@@ -96,13 +100,21 @@ def _cpuid(guest: Guest) -> bool:
     return _finish(guest, len(CPUID))
 
 
-def _cr4(guest: Guest, code: bytes) -> bool:
-    """CR4 reads as 0 and forgets what is written, as by the hooks of every Guest (abi 1.3).
+def _control_register(guest: Guest, code: bytes) -> bool:
+    """CR0 can be read: a decompressor that randomizes the kernel's place looks whether there is an FPU.
 
-    Kernels of 4.4 read it once without them, through a fix-up that needs gates, before there are any.
+    CR4 reads as 0 and forgets what is written, as by the hooks of every Guest (abi 1.3): kernels of 4.4 read
+    it once without them, through a fix-up that needs gates, before there are any.
     """
+    form = code[2] & ~7
+    if code.startswith(MOV_FROM_CR) and form == CR0_FORM:
+        value = CR0_BITS | (lib.CR0_TS if guest.state.ts else 0)
+    elif form == CR4_FORM:
+        value = 0
+    else:
+        return False
     if code.startswith(MOV_FROM_CR):
-        setattr(guest.frame, REGISTERS[code[2] & 7], 0)
+        setattr(guest.frame, REGISTERS[code[2] & 7], value)
     return _finish(guest, len(MOV_FROM_CR) + 1)
 
 
@@ -123,8 +135,8 @@ def emulate(guest: Guest) -> bool:
         return _finish(guest, len(RDMSR))
     if code.startswith(WRMSR):
         return _finish(guest, len(WRMSR))
-    if code.startswith((MOV_FROM_CR, MOV_TO_CR)) and code[2:3] and code[2] & ~7 == CR4_FORM:
-        return _cr4(guest, code)
+    if code.startswith((MOV_FROM_CR, MOV_TO_CR)) and code[2:3]:
+        return _control_register(guest, code)
     if code[0] == CLI:
         return _finish(guest, 1)
     if code[0] == HLT:

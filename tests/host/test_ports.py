@@ -91,6 +91,20 @@ def test_what_is_cut_off_or_not_the_kernels_is_a_fault(code: str) -> None:
     assert (machine.frame.eip, machine.frame.eax, bus.calls) == (0x1000, 0x11223344, [])
 
 
+@pytest.mark.parametrize(("ts", "value"), [(0, 0x80010033), (1, 0x8001003B)])
+def test_cr0_can_be_read_and_not_written(ts: int, value: int) -> None:
+    """mov %cr0, %ecx tells of protected mode, paging, an FPU, and TS as the Guest set it; not at ring 3."""
+    reader, writer, user = guest("0f20c1", None), guest("0f22c1", None), guest("0f20c1", None, cs=0x73)
+    for machine in (reader, writer, user):
+        machine.frame.ecx = 0x55
+        machine.state = SimpleNamespace(ts=ts)
+    assert emulate.emulate(reader)
+    assert (reader.frame.ecx, reader.frame.eip) == (value, 0x1003)
+    for machine in (writer, user):
+        assert not emulate.emulate(machine)
+        assert (machine.frame.ecx, machine.frame.eip) == (0x55, 0x1000)
+
+
 def test_cr4_reads_as_zero_and_forgets() -> None:
     """mov %cr4, %ecx and mov %ecx, %cr4; CR3 is not ours to answer."""
     reader, writer, other = guest("0f20e1", None), guest("0f22e1", None), guest("0f20d9", None)
