@@ -182,8 +182,9 @@ def _shutdown(guest: Guest, address: int, reason: int, *_: int) -> None:
     if reason == lib.LGUEST_SHUTDOWN_RESTART:
         guest.end(OutcomeKind.RESTARTED, "restart")
         return
-    text = guest.read_text(address, SHUTDOWN_TEXT_BYTES)
-    if reason == lib.LGUEST_SHUTDOWN_POWEROFF and text.rstrip(".!\n").lower() in POWER_OFF_TEXTS:
+    # Some panics end their line themselves.
+    text = guest.read_text(address, SHUTDOWN_TEXT_BYTES).rstrip("\r\n")
+    if reason == lib.LGUEST_SHUTDOWN_POWEROFF and text.rstrip(".!").lower() in POWER_OFF_TEXTS:
         guest.end(OutcomeKind.POWERED_OFF, text)
     else:
         guest.end(OutcomeKind.CRASHED, text)

@@ -111,6 +111,14 @@ def test_the_last_words(memory: VmMemory, abi: Abi, text: bytes, kind: OutcomeKi
     assert (guest.outcome.kind, guest.outcome.reason) == (kind, text.decode())
 
 
+def test_a_panic_that_ends_its_line_is_told_without(memory: VmMemory) -> None:
+    guest = started(memory, ABIS[-1])
+    text = says(guest, b"Attempted to kill init! exitcode=0x00000300\n")
+    call(guest, lib.LHCALL_SHUTDOWN, text, lib.LGUEST_SHUTDOWN_POWEROFF)
+    assert guest.outcome is not None
+    assert guest.outcome.reason == "Attempted to kill init! exitcode=0x00000300"
+
+
 @every_generation
 def test_restart_wins_over_a_bad_text(memory: VmMemory, abi: Abi) -> None:
     guest = started(memory, abi)
