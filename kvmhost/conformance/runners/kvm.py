@@ -71,23 +71,19 @@ class KvmRunner:
 
     def __enter__(self) -> Self:
         why = ""
-        for backend in ("native", "lab") if self.backend == "auto" else (self.backend,):
-            try:
-                self._enter(backend)
-            except RunnerAbsent as absent:
-                self._leave()
-                if backend == "lab" or self.backend == "native":
-                    raise
-                why = absent.cause or absent.message
-            except BaseException:
-                self._leave()
-                raise
-            else:
-                if why:
-                    facts = (*self._environment.facts, ("why not natively", why))
-                    self._environment = replace(self._environment, facts=facts)
-                return self
-        raise AssertionError("unreachable")
+        if self.backend == "auto":
+            backend, why = _choose()
+        else:
+            backend = self.backend
+        try:
+            self._enter(backend)
+        except BaseException:
+            self._leave()
+            raise
+        if why:
+            facts = (*self._environment.facts, ("why not natively", why))
+            self._environment = replace(self._environment, facts=facts)
+        return self
 
     def _enter(self, backend: str) -> None:
         worker = self._worker = Worker(backend)
@@ -154,6 +150,26 @@ class KvmRunner:
         self.engine_seconds += answer.run_seconds
         home = sum(answer.observation(index).outcome == "trap" for index in range(len(trips)))
         return Observation("values", values={"exits": answer.runs, "home": home})
+
+
+def _choose() -> tuple[str, str]:
+    """Where KVM works, and why not here if it is the lab.
+
+    The doctor knows, and its probes end for certain: a KVM that only pretends may never come back.
+    """
+    said = subprocess.run(
+        [sys.executable, "-P", "-m", "kvmhost", "doctor", "--json"],
+        capture_output=True,
+        timeout=SILENCE_SECONDS,
+        check=False,
+        cwd="/",
+    )
+    try:
+        native = json.loads(said.stdout)["native"]
+    except (ValueError, KeyError) as error:
+        words = said.stderr.decode(errors="replace").strip()
+        raise MachineryBroke("kvmhost doctor said nothing of use", cause=words or str(error)) from error
+    return ("native", "") if native["ok"] else ("lab", str(native["reason"]))
 
 
 def round_trips(count: int) -> list[Case]:
@@ -322,7 +338,10 @@ class Worker:
                 raise self._broken("ended" if ready else f"has said nothing for {SILENCE_SECONDS} seconds")
             self._said += more
         line, _, self._said = self._said.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise self._broken(f"talks nonsense ({line[:60]!r})") from error
         return answer
 
     def _broken(self, what: str) -> ConformanceError:

@@ -1,0 +1,98 @@
+"""The kvm runner when its worker does not work; when it does, the catalogue itself is its test (ci/test)."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmhost.conformance.errors import MachineryBroke, RunnerAbsent
+from kvmhost.conformance.runners import kvm, make
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the worker's folder is made; it must be empty again."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "what", "cause"),
+    [
+        ("kvmhost.no_such_worker", "the worker of the kvm runner ended", "No module named"),
+        ("this", "the worker of the kvm runner talks nonsense", "it said nothing"),
+    ],
+)
+def test_a_worker_that_is_none(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, module: str, what: str, cause: str
+) -> None:
+    monkeypatch.setattr(kvm, "WORKER", module)
+    with pytest.raises(MachineryBroke) as caught, make("kvm", backend="native"):
+        pass
+    assert what in caught.value.message
+    assert cause in caught.value.cause
+
+
+def test_a_worker_that_may_not_open_kvm(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = {"message": "open", "cause": "permission denied", "next_step": "join the group kvm"}
+    monkeypatch.setattr(kvm.Worker, "_listen", lambda self: {"error": error})
+    monkeypatch.setattr(kvm, "WORKER", "this")
+    with pytest.raises(RunnerAbsent, match="open failed") as caught, make("kvm", backend="native"):
+        pass
+    assert (caught.value.cause, caught.value.next_step) == ("permission denied", "join the group kvm")
+
+
+@pytest.mark.parametrize(
+    ("said", "choice"),
+    [
+        (b'{"native": {"ok": true, "reason": "works"}}', ("native", "")),
+        (b'{"native": {"ok": false, "reason": "no paging"}}', ("lab", "no paging")),
+    ],
+)
+def test_the_doctor_chooses(monkeypatch: pytest.MonkeyPatch, said: bytes, choice: tuple[str, str]) -> None:
+    def doctor(words: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        assert words[-2:] == ["doctor", "--json"]
+        return subprocess.CompletedProcess(words, 0, said, b"")
+
+    monkeypatch.setattr(kvm.subprocess, "run", doctor)
+    assert kvm._choose() == choice
+
+
+def test_a_doctor_that_says_nothing_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = subprocess.CompletedProcess([], 4, b"", b"kvmhost: broken")
+    monkeypatch.setattr(kvm.subprocess, "run", lambda *_, **__: silent)
+    with pytest.raises(MachineryBroke, match="doctor") as caught:
+        kvm._choose()
+    assert "kvmhost: broken" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("hello", "backend", "code"),
+    [
+        ({"hypervisor": True, "vendor": "AuthenticAMD", "parameters": {}}, "lab", "TCG"),
+        ({"hypervisor": True, "vendor": "AuthenticAMD", "parameters": {"kvm_amd.npt": "1"}}, "native", "NST"),
+        ({"hypervisor": False, "vendor": "AuthenticAMD", "parameters": {"kvm_amd.npt": "0"}}, "native", "AS"),
+        (
+            {"hypervisor": False, "vendor": "GenuineIntel", "parameters": {"kvm_intel.ept": "N"}},
+            "native",
+            "IS",
+        ),
+        ({"hypervisor": False, "vendor": "GenuineIntel", "parameters": {}}, "native", ""),
+        ({"hypervisor": False, "vendor": "CentaurHauls", "parameters": {}}, "native", ""),
+    ],
+)
+def test_the_class_of_an_environment(hello: dict[str, Any], backend: str, code: str) -> None:
+    assert kvm.class_code(hello, backend) == code
+
+
+def test_intel_with_and_without_unrestricted_guest() -> None:
+    hello: dict[str, Any] = {"hypervisor": False, "vendor": "GenuineIntel"}
+    for setting, code in (("Y", "IU"), ("N", "IN")):
+        hello["parameters"] = {"kvm_intel.ept": "Y", "kvm_intel.unrestricted_guest": setting}
+        assert kvm.class_code(hello, "native") == code
