@@ -141,6 +141,20 @@ def test_a_switcher_that_reports_is_heard(runner: Runner) -> None:
     assert [seen[name].outcome for name in ("before", "reports", "after")] == ["trap", "report", "trap"]
 
 
+def test_another_switcher_may_have_anything_where_one_reports(runner: Runner) -> None:
+    """Bochs sees a report by a breakpoint, and that has an address and nothing else."""
+    facts = {"frame": "2.6.24", "descriptors": 6, "default_idt_entries": [0] * 256}
+    texts = {"reports": b"\x90\xe6\xe2\xeb\xfc", "stops": b"\x90\x90\x90\xcd\x2f"}
+    cases = []
+    for name, text in texts.items():
+        symbols = {"switch_to_guest": 0} | ({"fault_in_switcher": 1} if name == "reports" else {})
+        image = from_facts(name, text, {**facts, "symbols": symbols}, "made")
+        stage = Stage.of("pair", "legacy", image)
+        cases.append(Case("R", name, "L3", "P", stage.template, stage.cpu("trip"), Scene(stage).patches()))
+    seen = play(runner, cases)
+    assert {name: it.outcome for name, it in seen.items()} == {"reports": "report", "stops": "trap"}
+
+
 def test_a_machine_that_cannot_be_had_is_no_failure_of_the_cpu(runner: Runner) -> None:
     seen = play(
         runner,

@@ -73,8 +73,13 @@ class BochsRunner:
         return base.unmet(case, self._features)
 
     def run(self, cases: Sequence[Case], heard: base.Heard) -> None:
-        for laid in batch.batches(cases):
-            _Play(self, laid, heard).play()
+        # A breakpoint has an address and knows no template: another Switcher may have anything there.
+        apart: dict[frozenset[int], list[Case]] = {}
+        for case in cases:
+            apart.setdefault(case.template.report if case.template else frozenset(), []).append(case)
+        for together in apart.values():
+            for laid in batch.batches(together):
+                _Play(self, laid, heard).play()
 
     def heard_version(self, said: bytes) -> None:
         """The banner that every start prints."""
