@@ -132,7 +132,7 @@ at_\name:
 	privileged lldt, "lldt", lldt %ax
 	privileged ltr, "ltr", ltr %ax
 	privileged lmsw, "lmsw", lmsw %ax
-	privileged from_cr0, "mov from CR0", movl %cr0, %eax
+	privileged from_cr3, "mov from CR3", movl %cr3, %eax
 	privileged to_cr0, "mov to CR0", movl %eax, %cr0
 	privileged to_cr3, "mov to CR3", movl %eax, %cr3
 	privileged to_dr7, "mov to DR7", movl %eax, %dr7

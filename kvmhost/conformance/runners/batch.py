@@ -117,11 +117,13 @@ def word(header: bytes, address: int) -> int:
     return int.from_bytes(header[address - HEADER :][:4], "little")
 
 
-def batches(cases: Iterable[Case], most: int = BATCH_CASES) -> Iterator[Batch]:
+def batches(cases: Iterable[Case], most: int | None = None) -> Iterator[Batch]:
     """Cut cases into Batches of a size that fits everywhere.
 
-    Those of one template come together: another template costs the monitor a copy of the whole arena.
+    Those of one template come together: another template costs the monitor a copy of the whole arena.  most:
+    how many cases at most, if not BATCH_CASES.
     """
+    most = BATCH_CASES if most is None else most
     by_template: dict[str, list[Case]] = {}
     for case in cases:
         check(case)
