@@ -26,7 +26,7 @@ def make(name: str, *, backend: Literal["auto", "native", "lab"] = "auto", seed:
     if name == "kvm":
         from .kvm import KvmRunner
 
-        return KvmRunner(backend, seed)
+        return KvmRunner(backend)
     if name == "model":
         from .model import ModelRunner
 

@@ -55,9 +55,8 @@ class KvmRunner:
 
     name = "kvm"
 
-    def __init__(self, backend: Backend = "auto", seed: int = 1) -> None:
+    def __init__(self, backend: Backend = "auto") -> None:
         self.backend = backend
-        self.seed = seed
         self.engine_seconds = 0.0
         self.starts = 0
         self.runs = 0

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import platform
 import signal
 import sys
@@ -42,11 +41,12 @@ from kvmhost.kvm import (
     KvmError,
     MpState,
     Regs,
-    Segment,
     Sregs,
     Vcpu,
     Vm,
 )
+
+from .flat import flat
 
 PAGE = int(lib.CONFORM_PAGE)
 PORT_REPORT = int(lib.PORT_SWITCHER_FAULT)
@@ -75,14 +75,6 @@ def _offset(field: str) -> int:
 
 CURRENT, STATE, REASON = _offset("current"), _offset("state"), _offset("reason")
 PHASE = int(lib.CONFORM_SAVE) + int(ffi.offsetof("struct conform_saved", "phase"))
-
-
-def flat(kind: int, selector: int) -> Segment:
-    """A flat ring-0 segment as VM entry wants it."""
-    return Segment(
-        base=0, limit=0xFFFFFFFF, selector=selector, type=kind, present=1, dpl=0, db=1, s=1, l=0, g=1, avl=0,
-        unusable=0,
-    )  # fmt: skip
 
 
 class Player:
@@ -490,5 +482,4 @@ def _serve(kvm: Kvm, cpuid: tuple[CpuidEntry, ...], order: dict[str, Any]) -> No
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTHONSTARTUP", None)
     raise SystemExit(main())

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from kvmhost._native import lib
+
 from ..case import Case, Observation
 from ..errors import MachineryBroke, RunnerAbsent
 from ..results import Environment
@@ -25,7 +27,7 @@ from .process import Engine, MemoryFile, Patience
 
 QEMU, PACKAGE = "qemu-system-x86_64", "qemu-system-x86"
 # Where a product's Switcher reports a fault of its own: QEMU ends there.
-PORT_REPORT = 0xE2
+PORT_REPORT = int(lib.PORT_SWITCHER_FAULT)
 _LOOK_MS = 20
 _MEGABYTE = 1 << 20
 

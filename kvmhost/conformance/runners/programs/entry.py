@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from kvmhost._native import lib
 from kvmhost.kvm import (
     CpuidEntry,
     Dtable,
@@ -23,27 +24,20 @@ from kvmhost.kvm import (
     Kvm,
     NotReadyError,
     Regs,
-    Segment,
     Sregs,
     Vcpu,
 )
 
+from ..flat import flat
+
 CODE, GDT, IDT, HANDLER, STACK = 0x1000, 0x2000, 0x3000, 0x4000, 0x6000
 MEMORY = 0x10000
-CS, DS = 0x60, 0x68
+CS, DS = int(lib.CONFORM_CS), int(lib.CONFORM_DS)
 VECTOR = 0x21
 HLT = b"\xf4"
 # pushed EFLAGS to EAX, and out: pop, pop, pop eax; hlt
 TELL_FLAGS = b"\x59\x59\x58" + HLT
 RFLAGS_IF = 0x200
-
-
-def segment(kind: int, selector: int, dpl: int) -> Segment:
-    """A flat segment as VM entry wants it."""
-    return Segment(
-        base=0, limit=0xFFFFFFFF, selector=selector, type=kind, present=1, dpl=dpl, db=1, s=1, l=0, g=1,
-        avl=0, unusable=0,
-    )  # fmt: skip
 
 
 @contextmanager
@@ -52,8 +46,8 @@ def machine(
 ) -> Iterator[Vcpu]:
     """A vCPU at CODE, where HLT stands, with an IDT whose only gate is VECTOR's."""
     with kvm.create_vm() as vm:
-        vm.set_identity_map_addr(0xFFFBC000)
-        vm.set_tss_addr(0xFFFBD000)
+        vm.set_identity_map_addr(lib.KVM_IDENTITY_MAP_BASE)
+        vm.set_tss_addr(lib.KVM_TSS_BASE)
         slot = vm.add_memory(0, MEMORY)
         view = slot.view
         view[CODE : CODE + 2] = b"\x90" + HLT
@@ -64,10 +58,10 @@ def machine(
             view[GDT + selector : GDT + selector + 8] = struct.pack("<HHBBBB", 0xFFFF, 0, 0, kind, 0xCF, 0)
         vcpu = vm.create_vcpu(0)
         vcpu.set_cpuid(cpuid)
-        data = segment(3, DS, 0)
+        data = flat(3, DS)
         sregs = replace(
             vcpu.sregs(),
-            cs=segment(11, CS, 0), ds=data, es=data, fs=data, gs=data, ss=data, cr0=0x31,
+            cs=flat(11, CS), ds=data, es=data, fs=data, gs=data, ss=data, cr0=0x31,
             gdt=Dtable(base=GDT, limit=0x7F), idt=Dtable(base=IDT, limit=0x7FF),
         )  # fmt: skip
         vcpu.set_sregs(change(sregs))
@@ -110,8 +104,8 @@ def kvm_004(kvm: Kvm, cpuid: tuple[CpuidEntry, ...], parameters: Mapping[str, An
     def change(ss_dpl: int) -> Callable[[Sregs], Sregs]:
         return lambda sregs: replace(
             sregs,
-            cs=segment(11, CS | 1, 1),
-            ss=segment(3, DS | 1, ss_dpl),
+            cs=flat(11, CS | 1, 1),
+            ss=flat(3, DS | 1, ss_dpl),
             tr=replace(sregs.tr, type=9 if parameters.get("vendor") == "AuthenticAMD" else 11),
         )
 
