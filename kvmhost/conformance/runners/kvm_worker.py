@@ -360,7 +360,7 @@ class Player:
         old = self.vcpu
         regs, sregs, debugregs, events = old.regs(), old.sregs(), old.debugregs(), old.events()
         xcrs, xsave = old.xcrs(), old.xsave()
-        msrs = old.msrs(self._known_msrs())
+        msrs = old.msrs(self.order["msrs"])
         self.vm.close()
         self.vm, self.vcpu = self._machine()
         new = self.vcpu
@@ -373,9 +373,6 @@ class Player:
         new.set_debugregs(debugregs)
         new.set_events(events)
         new.set_mp_state(MpState.RUNNABLE)
-
-    def _known_msrs(self) -> list[int]:
-        return [number for number in MSRS if number in self.kvm.msr_indices()]
 
     def _word(self, address: int) -> int:
         return int.from_bytes(self.memory[address : address + 4], "little")
@@ -448,10 +445,12 @@ def main() -> int:
     try:
         with Kvm() as kvm:
             cpuid = tuple(entry for entry in kvm.supported_cpuid() if entry.function not in KVM_LEAVES)
+            indices = kvm.msr_indices()
             greeting = hello(kvm)
+            here = {"vendor": greeting["vendor"], "msrs": [n for n in MSRS if n in indices]}
             say(hello=greeting)
             for line in sys.stdin:
-                _serve(kvm, cpuid, json.loads(line) | {"vendor": greeting["vendor"]})
+                _serve(kvm, cpuid, json.loads(line) | here)
     except KvmError as error:
         say(error={"message": str(error.operation), "cause": error.cause, "next_step": error.next_step})
         return 3
