@@ -18,8 +18,9 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("kvm", "switcher", "host", "launcher")
 BELOW: dict[str, set[str]] = {
     **{room: {"_native", *FLOORS[:floor]} for floor, room in enumerate(FLOORS)},
+    "bench": {"_native", "_bench", *FLOORS, "kvmhost"},
     "conformance": {"_native", "kvm", "switcher"},
-    "cli": {"_native", "lab", "doctor", *FLOORS, "conformance", "kvmhost"},
+    "cli": {"_native", "lab", "doctor", *FLOORS, "bench", "conformance", "kvmhost"},
     "lab": {"kvmhost"},
     "doctor": {"kvmhost"},
 }

@@ -1,0 +1,1 @@
+"""One module a suite: its benchmarks as data, and what builds their subjects."""
