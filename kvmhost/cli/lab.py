@@ -33,6 +33,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     run.add_argument(
         "--net", action="store_true", help="a network: what this machine reaches, and itself at 10.0.2.2"
     )
+    run.add_argument(
+        "--icount",
+        action="store_true",
+        help="every clock counts instructions (a nanosecond each): exact, and slower",
+    )
     run.add_argument("--user", metavar="NAME", help="who to become when started as root")
     run.add_argument(
         "line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="the command, its arguments"
@@ -60,6 +65,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         memory=arguments.memory,
         cpus=arguments.cpus,
         network=arguments.net,
+        icount=arguments.icount,
     )
 
 

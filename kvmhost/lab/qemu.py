@@ -31,6 +31,13 @@ _NETWORK = (
     *("-device", "virtio-net-pci,netdev=net,romfile="),
 )
 
+# One instruction is one nanosecond of every clock of the lab, the time-stamp counter included, and a CPU
+# that sleeps goes straight to the moment of its next timer.
+_ICOUNT = ("-icount", "shift=0,sleep=off")
+ICOUNT_KHZ = 1_000_000
+# How those inside know that cycles are instructions here.
+ICOUNT_MARK = "kvmhost.icount=1"
+
 
 def find_qemu() -> str | None:
     """The path of QEMU for x86-64, or None when it is not installed.
@@ -48,8 +55,10 @@ def qemu_missing() -> LabError:
     return LabError(f"{QEMU} is not installed", next_step=install_line(QEMU_PACKAGE))
 
 
-def kernel_arguments() -> str:
+def kernel_arguments(icount: bool = False) -> str:
     """The lab kernel's command line, with the clock's frequency where it can be measured here."""
+    if icount:
+        return f"{KERNEL_ARGUMENTS} {ICOUNT_MARK} tsc_early_khz={ICOUNT_KHZ}"
     khz = tsc_khz()
     return KERNEL_ARGUMENTS if khz is None else f"{KERNEL_ARGUMENTS} tsc_early_khz={khz}"
 
@@ -65,12 +74,14 @@ def command_line(
     memory: str,
     cpus: int,
     network: bool = False,
+    icount: bool = False,
 ) -> list[str]:
     """The line that starts the lab.
 
     `initramfs` and `kernel_log` are descriptors that QEMU inherits, `ports` maps the number
     of a virtio-serial port to one; the log and the ports are sockets. `memory` is in QEMU's
-    notation ("1G"). With `network` the lab has a network card behind QEMU's own gateway.
+    notation ("1G"). With `network` the lab has a network card behind QEMU's own gateway. With
+    `icount` its clocks count instructions.
     """
     # [L20] The CPU is an AMD one because QEMU emulates AMD's SVM and not Intel's VMX.  It need
     # not exist: kvm_amd finds the feature bit, sets EFER.SVME, runs VMRUN, and every rule of
@@ -80,8 +91,16 @@ def command_line(
         qemu,
         *("-machine", "q35", "-accel", "tcg", "-cpu", "qemu64,+svm,+npt"),
         *("-smp", str(cpus), "-m", memory),
+        *(_ICOUNT if icount else ()),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-kernel", str(vmlinux), "-initrd", f"/proc/self/fd/{initramfs}", "-append", kernel_arguments()),
+        *(
+            "-kernel",
+            str(vmlinux),
+            "-initrd",
+            f"/proc/self/fd/{initramfs}",
+            "-append",
+            kernel_arguments(icount),
+        ),
         *("-chardev", f"socket,id=log,fd={kernel_log}", "-serial", "chardev:log"),
         *_folder("host", Path("/"), ",readonly=on"),
         *(part for i, path in enumerate(writable) for part in _folder(f"w{i}", path, "")),

@@ -47,6 +47,7 @@ def run(
     memory: str = DEFAULT_MEMORY,
     cpus: int = 1,
     network: bool = False,
+    icount: bool = False,
     streams: Streams | None = None,
     channels: Sequence[int] = (),
     own_keys: bool = False,
@@ -60,7 +61,9 @@ def run(
     whole environment, by default ours. Its streams are ours, or those of `streams`; on a
     terminal it has a terminal. `timeout` is in seconds from now, the lab's start (about 5
     seconds) included. `memory` is the lab's, "512M" or "2G"; `cpus` how many CPUs it has. With
-    `network` it reaches whatever this machine reaches, and this machine itself at 10.0.2.2.
+    `network` it reaches whatever this machine reaches, and this machine itself at 10.0.2.2. With
+    `icount` its clocks count instructions: each takes a nanosecond, the time-stamp counter goes up
+    by one, and two runs of the same code read the same.
     `channels` are connected stream sockets (descriptors, which stay the caller's): the command
     finds the other end of the n-th by `open_channel(n)`. On a terminal, three times Ctrl-C in a
     row switches the lab off; not with `own_keys`, which promises that the command itself
@@ -108,6 +111,7 @@ def run(
             memory=checked_memory(memory),
             cpus=checked_cpus(cpus),
             network=network,
+            icount=icount,
             own_keys=own_keys,
         )
 
@@ -121,6 +125,7 @@ def _run_job(
     memory: str,
     cpus: int,
     network: bool,
+    icount: bool,
     own_keys: bool,
 ) -> int:
     program = qemu.find_qemu()
@@ -152,6 +157,7 @@ def _run_job(
             memory=memory,
             cpus=cpus,
             network=network,
+            icount=icount,
         )
         inherited = [initrd, log.theirs.fileno(), *(pair.theirs.fileno() for pair in ports.values())]
         inherited += channels

@@ -271,3 +271,28 @@ def test_no_network_unless_asked_for() -> None:
     line = lab_line("sh", "-c", "ls /sys/class/net; cat /proc/net/route | wc -l")
     lab = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     assert lab.stdout == "lo\n1\n"
+
+
+COUNT = """
+from kvmhost.lab.tsc import _reader
+read, page = _reader()
+gaps = []
+for _ in range(9):
+    first = read()
+    gaps.append(read() - first)
+usual = sorted(gaps)[4]
+print(usual, gaps.count(usual) > 4, "kvmhost.icount=1" in open("/proc/cmdline").read())
+"""
+
+
+def test_instructions_are_counted_exactly() -> None:
+    """The same code reads the same distance on the counter, in two labs; and a program can ask."""
+    told = []
+    for _ in range(2):
+        line = lab_line(sys.executable, "-c", COUNT, icount=True)
+        lab = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+        assert lab.returncode == 0, lab.stderr
+        told.append(lab.stdout.split())
+    assert told[0] == told[1]
+    assert told[0][1:] == ["True", "True"]
+    assert 100 < int(told[0][0]) < 100_000
