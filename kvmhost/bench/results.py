@@ -52,6 +52,8 @@ class Series:
     loops: operations a sample.  warmups and values: per operation in the unit, overhead already taken off
     values and warmups, round by round.  overhead: what was taken off, the median.  counts: per operation,
     one list a kind, one entry a value; exact, so a kind that never varies is as good as one number.
+    ratios: each value over that of the group's reference in the same round; kept by itself, because it still
+    means something where seconds do not, and values may be gone from a file.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Series:
     overhead: float = 0.0
     counts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     stable: bool = True
+    ratios: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
