@@ -273,26 +273,18 @@ def test_no_network_unless_asked_for() -> None:
     assert lab.stdout == "lo\n1\n"
 
 
+# rdtsc; mov %eax, %ecx; 1,000 times nop; rdtsc; sub %ecx, %eax; ret
 COUNT = """
-from kvmhost.lab.tsc import _reader
-read, page = _reader()
-gaps = [0] * 200
-for index in range(200):
-    first = read()
-    gaps[index] = read() - first
-usual = sorted(gaps)[100]
-print(usual, gaps.count(usual) > 100, "kvmhost.icount=1" in open("/proc/cmdline").read())
+import ctypes, mmap
+page = mmap.mmap(-1, 4096, prot=7)
+page.write(bytes.fromhex("0f31 89c1" + 1000 * "90" + "0f31 29c8 c3"))
+count = ctypes.CFUNCTYPE(ctypes.c_uint32)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+print(sorted(count() for _ in range(9))[4], "kvmhost.icount=1" in open("/proc/cmdline").read())
 """
 
 
 def test_instructions_are_counted_exactly() -> None:
-    """The same code reads the same distance on the counter, in two labs; and a program can ask."""
-    told = []
-    for _ in range(2):
-        line = lab_line(sys.executable, "-c", COUNT, icount=True)
-        lab = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
-        assert lab.returncode == 0, lab.stderr
-        told.append(lab.stdout.split())
-    assert told[0] == told[1]
-    assert told[0][1:] == ["True", "True"]
-    assert 100 < int(told[0][0]) < 100_000
+    """The time-stamp counter goes up by one for each, and a program can ask whether it does."""
+    line = lab_line(sys.executable, "-c", COUNT, icount=True)
+    lab = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    assert lab.stdout == "1002 True\n", lab.stderr
