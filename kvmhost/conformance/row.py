@@ -131,7 +131,8 @@ class Deviation:
     mask: tuple[tuple[str, int], ...]
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """One data file of the catalogue as tables; RowError if it cannot be read or is no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -150,7 +151,7 @@ def load(path: Path) -> Row:
     >>> load(FOLDER / "SEN" / "SEN-010.toml").title
     'LAR, LSL of DPL-0 descriptors'
     """
-    data = _parse(path)
+    data = parse(path)
     schema.ROW(data, str(path), "")
     if data["id"] != path.stem:
         raise RowError(str(path), "id", f"{data['id']} in a file called {path.name}", "the file's own name")
@@ -260,7 +261,7 @@ def find(row_id: str) -> Row:
 def deviations(path: Path = DEVIATIONS) -> Mapping[str, Deviation]:
     """The known deviations by id, checked like the rows."""
     found = {}
-    for name, data in _parse(path).items():
+    for name, data in parse(path).items():
         schema.matching(r"DV-\d\d", "an id like DV-02")(name, str(path), name)
         schema.DEVIATION(data, str(path), name)
         mask = tuple((each["field"], each["bits"]) for each in data.get("mask", ()))

@@ -322,3 +322,10 @@ DEVIATION = table(
     },
     mask=list_of(table({"field": text, "bits": number})),
 )
+PUBLICATION = table(
+    {
+        "title": text,
+        "texts": list_of(table({"revision": text, "read": text}, date=text), 1),
+        "sections": table_of(text, table({"seen": list_of(text)}, number=text, note=text)),
+    }
+)

@@ -14,6 +14,7 @@ from kvmhost.conformance.listing import code_of, engine
 from kvmhost.conformance.report.words import KINDS, clean, code_lines, number, told
 from kvmhost.conformance.results import CaseResult, RowResult, StateLine, Status
 from kvmhost.conformance.row import CaseSpec, Code, Row
+from kvmhost.conformance.sources import cited
 
 WIDTH, INDENT = 110, 13
 #: How many cases of a generated family, and how many failures, are shown whole.
@@ -54,7 +55,7 @@ def head(row: Row, result: RowResult | None) -> Iterator[str]:
         ("why", row.why),
         ("requires", " ".join(row.requires)),
     ]
-    facts += [("source", str(source)) for source in row.sources]
+    facts += [("source", cited(source)) for source in row.sources]
     facts += [
         ("not covered", row.remains),
         ("not written", f"waits for {row.waits_for}" * bool(row.waits_for)),
