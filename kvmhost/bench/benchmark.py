@@ -81,7 +81,8 @@ class Setting:
 
     switcher: a foreign Switcher's file to measure beside ours.  kernel, initrd, append: what the boot suite
     boots.  cpu: the host CPU that the measuring thread is bound to, None for none.  icount: the machine
-    beneath counts instructions instead of time, so one operation is enough.
+    beneath counts instructions instead of time, so one operation is enough.  device: a descriptor of
+    /dev/kvm that somebody with more rights has opened, None to open it by name.
     """
 
     switcher: Path | None = None
@@ -90,6 +91,7 @@ class Setting:
     append: str = ""
     cpu: int | None = None
     icount: bool = False
+    device: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
