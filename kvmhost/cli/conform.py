@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvmhost.cli import backend
+from kvmhost.cli import backend, foreign
 from kvmhost.cli.failures import DONE, GUEST_FAILED, HOST_CANNOT, OUR_FAULT, UsageError, say
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ ALL = "all"
 # prctl(2): whether /proc/self belongs to us.
 PR_SET_DUMPABLE = 4
 DEVICE = Path(backend.DEVICE)
-EPILOG = """\
+EPILOG = f"""\
 ROW is a group (SW-NMI), an id (SW-NMI-006) or a pattern (SEC-0*). Without any the core set is run.
+
+{foreign.HELP}
 
 exit codes: 0 all as expected, 1 a check failed or is worse than in the baseline, 2 the command line is wrong,
 3 this host cannot, 4 a fault of kvmhost itself, 130 ended by Ctrl-C (the reports have what was finished)"""
@@ -53,8 +55,10 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="kvm (default), tcg, bochs, model or all; several by commas, or repeated",
     )
     backend.add_option(parser)
-    parser.add_argument("--switcher", type=Path, metavar="FILE", help="the text of another Switcher")
-    parser.add_argument("--offsets", type=Path, metavar="FILE", help="where what is in it, as JSON")
+    parser.add_argument("--switcher", type=Path, metavar="FILE", help="run the rows with this one, too")
+    parser.add_argument(
+        "--offsets", type=Path, metavar="FILE", help="what it is built for, as JSON: see below"
+    )
     add_amount(parser)
     add_reports(parser)
     parser.set_defaults(command=command)
@@ -105,7 +109,7 @@ def command(arguments: argparse.Namespace) -> int:
     if (arguments.switcher is None) != (arguments.offsets is None):
         raise UsageError(
             "--switcher and --offsets belong together",
-            next_step="the text says nothing without its offsets; name both",
+            next_step="name both; kvmhost conform --help tells what --offsets holds",
         )
     runners = named_runners(arguments.runner)
     if arguments.list:
@@ -182,7 +186,7 @@ def switchers_of(arguments: argparse.Namespace) -> dict[str, SwitcherImage]:
     """The Switchers under test, a foreign one among them if it was named."""
     from kvmhost.conformance.switchers import under_test
 
-    return under_test((arguments.switcher, arguments.offsets) if arguments.switcher else None)
+    return under_test(foreign.image_of(arguments.switcher, arguments.offsets) if arguments.switcher else None)
 
 
 def perform(arguments: argparse.Namespace, runners: tuple[str, ...]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import descriptors, expression, schema
 from .case import (
@@ -28,11 +28,16 @@ from .case import (
     Watch,
 )
 from .errors import RowError
+from .families import spec as empty_spec
 from .reference import Reference
 from .row import NOTHING, CaseSpec, Row, Table
 from .scene import Scene
 from .stage import Stage, StageError, World, page_number
-from .switcher_image import SwitcherImage
+from .switcher_image import SwitcherImage, UnknownPlace
+from .switchers import FOREIGN
+
+if TYPE_CHECKING:
+    from .families.layered import Layered
 
 Switchers = Mapping[str, SwitcherImage]
 # Families by name: from a row to the specs of its cases, in the order in which they are to run.
@@ -70,14 +75,52 @@ def expand(
     if row.program:
         return [_program(row)]
     if row.family in LAYERED:
+        generate = LAYERED[row.family]
         return [
-            _Maker(row, spec, layer, image).case()
+            case
             for layer, switcher in switchers.items()
-            if layer in row.layers or layer == "L3-foreign"
-            for spec, image in LAYERED[row.family](row, layer, switcher, references.get(layer))
+            if like(layer, switcher) in row.layers
+            for case in _through(row, layer, switcher, generate, references.get(layer))
         ]
     specs = family(row)(row) if row.family else iter(row.cases)
     return [case for spec in specs for case in _layers(row, spec, switchers)]
+
+
+def like(layer: str, switcher: SwitcherImage | None) -> str:
+    """The layer whose cases and expectations a layer has: a foreign Switcher follows one of the product's."""
+    return f"L3-{switcher.follows}" if layer == FOREIGN and switcher else layer
+
+
+def _through(
+    row: Row, layer: str, switcher: SwitcherImage, generate: Layered, reference: Reference | None
+) -> Iterator[Case]:
+    """The cases of a family that goes through the Switcher; of a foreign one places may not be known."""
+    try:
+        for spec, image in generate(row, like(layer, switcher), switcher, reference):
+            yield from _made(row, spec, layer, image)
+    except UnknownPlace as missing:
+        yield _unknown(
+            row, empty_spec(row, "every place", "trip", expect={}), layer, switcher, f"SW.{missing.place}"
+        )
+
+
+def _made(row: Row, spec: CaseSpec, layer: str, switcher: SwitcherImage | None) -> Iterator[Case]:
+    """The Case of a spec.  If a foreign Switcher has no such place, nobody can run it, and it says so."""
+    try:
+        yield _Maker(row, spec, layer, switcher).case()
+    except RowError as error:
+        symbol = getattr(error.__cause__, "symbol", "")
+        if layer != FOREIGN or switcher is None or not symbol.startswith("SW."):
+            raise
+        yield _unknown(row, spec, layer, switcher, symbol)
+
+
+def _unknown(row: Row, spec: CaseSpec, layer: str, switcher: SwitcherImage, symbol: str) -> Case:
+    """A case that no runner can play: it requires what this Switcher does not have."""
+    world: World = "pair" if spec.world == "pair" else "L1"
+    stage = Stage.of(world, "legacy", switcher)
+    requires = frozenset({f"{symbol} among the offsets of {switcher.name}"})
+    return Case(row.id, spec.name, layer, spec.kind, stage.template, stage.cpu("trip"), requires=requires)
 
 
 def family(row: Row) -> Family:
@@ -115,7 +158,8 @@ def _program(row: Row) -> Case:
 
 def _layers(row: Row, spec: CaseSpec, switchers: Switchers) -> Iterator[Case]:
     layers = list(spec.layers)
-    layers += [name for name in switchers if name == "L3-foreign" and any(x.startswith("L3") for x in layers)]
+    if FOREIGN in switchers and like(FOREIGN, switchers[FOREIGN]) in layers and spec.world != "L1":
+        layers.append(FOREIGN)
     for layer in dict.fromkeys(layers):
         if spec.world == "L1":
             yield _Maker(row, spec, layer, None).case()
@@ -126,11 +170,11 @@ def _layers(row: Row, spec: CaseSpec, switchers: Switchers) -> Iterator[Case]:
 def _boundaries(row: Row, spec: CaseSpec, layer: str, switcher: SwitcherImage) -> Iterator[Case]:
     """at = "every boundary" is one case for each labelled instruction of the Switcher under test."""
     if spec.event.get("at") != "every boundary":
-        yield _Maker(row, spec, layer, switcher).case()
+        yield from _made(row, spec, layer, switcher)
         return
     for name in switcher.boundaries:
         event = {**spec.event, "at": f"SW.{name}"}
-        yield _Maker(row, replace(spec, name=f"{spec.name} at {name}", event=event), layer, switcher).case()
+        yield from _made(row, replace(spec, name=f"{spec.name} at {name}", event=event), layer, switcher)
 
 
 def overlaid(under: Table, over: Table) -> Table:
@@ -179,7 +223,8 @@ class _Maker:
 
     def case(self) -> Case:
         spec = self.spec
-        stated = _instead(spec.expect, spec.layer.get(self.layer, NOTHING).get("expect", NOTHING))
+        followed = like(self.layer, self.stage.switcher)
+        stated = _instead(spec.expect, spec.layer.get(followed, NOTHING).get("expect", NOTHING))
         scene = Scene(self.stage)
         try:
             self._build(scene)
@@ -204,6 +249,7 @@ class _Maker:
             any_of=tuple(
                 Alternative(each["reason"], self._expect(_instead(stated, each["expect"])))
                 for each in spec.any_of
+                if self.layer in each.get("layers", (self.layer,))
             ),
             deviations={
                 environment: Deviation(

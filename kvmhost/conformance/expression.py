@@ -15,6 +15,18 @@ class ExpressionError(ValueError):
     """A text that is no number; says which part of it."""
 
 
+class UnknownSymbol(ExpressionError):
+    """A name that stands for nothing here.
+
+    >>> UnknownSymbol("SW.pop_gs", "no symbol SW.pop_gs here").symbol
+    'SW.pop_gs'
+    """
+
+    def __init__(self, symbol: str, words: str) -> None:
+        super().__init__(words)
+        self.symbol = symbol
+
+
 def evaluate(text: str | int, symbols: Mapping[str, int]) -> int:
     """The value of a number or of symbols and numbers joined by + - | and *.
 
@@ -73,7 +85,7 @@ def _value(name: str, text: str, symbols: Mapping[str, int]) -> int:
 
     near = difflib.get_close_matches(name, symbols, n=4)
     hint = f"; there is {', '.join(near)}" if near else ""
-    raise ExpressionError(f"{text!r}: no symbol {name} here{hint}")
+    raise UnknownSymbol(name, f"{text!r}: no symbol {name} here{hint}")
 
 
 def _fold(terms: list[int], operators: list[str], which: str) -> tuple[list[int], list[str]]:

@@ -284,7 +284,7 @@ _case = table(
         after=anything,
     ),
     watch=list_of(table({"at": number}, size=number)),
-    any_of=list_of(table({"reason": text, "expect": _expect})),
+    any_of=list_of(table({"reason": text, "expect": _expect}, layers=list_of(one_of(*LAYERS), 1))),
     deviation=table_of(one_of(*CLASSES), _deviation),
     layer=table_of(one_of(*LAYERS), table(expect=_expect)),
 )

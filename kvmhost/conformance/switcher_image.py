@@ -6,8 +6,9 @@ native/abi: if the product's headers move a field, its own checks must fail.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,30 @@ FRAME_ORDERS: Mapping[str, tuple[str, ...]] = {
 }
 PAGE = 4096
 TEXT_LIMIT = 2 * PAGE
+#: A file with more than this many bytes has no facts of a Switcher in it.
+FACTS_LIMIT = 1 << 20
+#: The product's two designs: whose expectations a foreign Switcher has where they differ.
+DESIGNS = ("seed", "hardened")
+#: Where its instructions are: an object file says so itself.
+PLACES = ("symbols", "default_idt_entries")
+REQUIRED = ("frame", "descriptors")
+OPTIONAL = ("boundaries", "follows", "sha256", "size")
 
 
 class SwitcherImageError(ValueError):
     """A Switcher that cannot be put on the stage; says what is missing in which file."""
+
+
+class UnknownPlace(LookupError):
+    """No label says which instruction of a Switcher does this.
+
+    >>> UnknownPlace("load_guest_idt").place
+    'load_guest_idt'
+    """
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"no instruction is known for {place}")
+        self.place = place
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +53,8 @@ class SwitcherImage:
 
     frame is "2.6.23" or "2.6.24", descriptors the bytes of an LGDT operand in the state page, 6 or 8.
     boundaries are the labelled instructions, by their short names and in the order of the text: "B12"; and
-    "B43r", "B43d" where the paths of return and deliver have one each.
+    "B43r", "B43d" where the paths of return and deliver have one each.  follows is the product's design whose
+    expectations it has on layer L3-foreign.
     """
 
     name: str
@@ -42,6 +64,7 @@ class SwitcherImage:
     frame: str
     descriptors: int
     boundaries: Mapping[str, int] = field(repr=False)
+    follows: str = "seed"
 
     def __post_init__(self) -> None:
         if not 0 < len(self.text) <= TEXT_LIMIT:
@@ -87,48 +110,109 @@ class SwitcherImage:
 
 
 def load(binary: Path, facts: Path, name: str | None = None) -> SwitcherImage:
-    """Read a Switcher from its text and a JSON file of facts.
+    """Read a Switcher from its text and a JSON file of facts, as from_facts() takes them.
 
-    The facts are an object with frame, descriptors, symbols {name: offset}, default_idt_entries [256 offsets]
-    and perhaps boundaries {label: offset}.  Raises SwitcherImageError.
+    Raises SwitcherImageError.
     """
+    text = read(binary, TEXT_LIMIT, "a Switcher's text")
+    return from_facts(name or binary.stem, text, read_facts(facts), str(facts))
+
+
+def read(path: Path, most: int, what: str) -> bytes:
+    """A file that may have so many bytes.  Raises SwitcherImageError; what is named in it."""
     try:
-        text, said = binary.read_bytes(), json.loads(facts.read_text())
+        with path.open("rb") as file:
+            data = file.read(most + 1)
     except OSError as error:
-        raise SwitcherImageError(f"{error.filename}: {error.strerror}") from error
-    except ValueError as error:
-        raise SwitcherImageError(f"{facts}: no JSON: {error}") from error
-    return from_facts(name or binary.stem, text, said, str(facts))
+        raise SwitcherImageError(f"{path}: {error.strerror}") from error
+    if len(data) > most:
+        raise SwitcherImageError(f"{path}: more than {most} bytes, which is too much for {what}")
+    return data
 
 
-def from_facts(name: str, text: bytes, said: Any, where: str) -> SwitcherImage:
-    """Build a SwitcherImage from decoded facts; where is named in errors.  Raises SwitcherImageError."""
+def read_facts(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, none of its keys unknown.  Raises SwitcherImageError."""
+    try:
+        said = json.loads(read(path, FACTS_LIMIT, "what is known of a Switcher"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, SwitcherImageError):
+            raise
+        raise SwitcherImageError(f"{path}: no JSON: {error}") from error
     if not isinstance(said, dict):
-        raise SwitcherImageError(f"{where}: an object is expected, with frame, descriptors and symbols")
-    missing = [key for key in ("frame", "descriptors", "symbols", "default_idt_entries") if key not in said]
-    if missing:
+        raise SwitcherImageError(f"{path}: an object is expected, with {', '.join(REQUIRED)}")
+    known = (*REQUIRED, *PLACES, *OPTIONAL)
+    if unknown := [key for key in said if key not in known]:
+        raise SwitcherImageError(
+            f"{path}: nobody knows {', '.join(map(repr, unknown))}; there are {', '.join(known)}"
+        )
+    return said
+
+
+def from_facts(name: str, text: bytes, said: Mapping[str, Any], where: str) -> SwitcherImage:
+    """Build a SwitcherImage from what is known of it; where is named in errors.
+
+    said has frame ("2.6.23" or "2.6.24"), descriptors (6 or 8), symbols {name: offset in the text} and
+    default_idt_entries [256 offsets].  It may have boundaries {label: offset}, which are told from the text
+    otherwise, follows ("seed" or "hardened"), and sha256 and size of the text it speaks of.  Raises
+    SwitcherImageError.
+    """
+    _complete(said, (*REQUIRED, *PLACES), where)
+    size = len(text)
+    _of_this_text(text, said, where)
+    symbols = _offsets(said["symbols"], "symbols", where, size)
+    if "boundaries" in said:
+        labelled = _offsets(said["boundaries"], "boundaries", where, size)
+    else:
+        from .deeds import boundaries
+
+        labelled = boundaries(text, symbols)
+    # What an instruction does is the same in every Switcher, whatever number its boundary has.
+    deeds = {label.split("_", 1)[1]: offset for label, offset in labelled.items() if "_" in label}
+    entries = said["default_idt_entries"]
+    frame, descriptors = generation(said, where)
+    if not isinstance(entries, list) or not all(
+        type(entry) is int and 0 <= entry < size for entry in entries
+    ):
+        raise SwitcherImageError(f"{where}: default_idt_entries must be offsets below {size}")
+    return SwitcherImage(
+        name=name,
+        text=text,
+        symbols={**deeds, **symbols},
+        entries=tuple(entries),
+        frame=frame,
+        descriptors=descriptors,
+        boundaries=_short(labelled),
+        follows=_one_of({"follows": DESIGNS[0], **said}, "follows", DESIGNS, where),
+    )
+
+
+def generation(said: Mapping[str, Any], where: str) -> tuple[str, int]:
+    """The frame order and the bytes of a descriptor; SwitcherImageError if they are none."""
+    _complete(said, REQUIRED, where)
+    return _one_of(said, "frame", FRAME_ORDERS, where), _one_of(said, "descriptors", (6, 8), where)
+
+
+def _complete(said: Mapping[str, Any], needed: Iterable[str], where: str) -> None:
+    if missing := [key for key in needed if key not in said]:
         raise SwitcherImageError(
             f"{where}: {', '.join(missing)} missing; without them nobody can tell where this Switcher's"
             " instructions and pages are"
         )
-    labelled = _offsets(said.get("boundaries", {}), "boundaries", where, len(text))
-    # What an instruction does is the same in every Switcher, whatever number its boundary has.
-    deeds = {label.split("_", 1)[1]: offset for label, offset in labelled.items() if "_" in label}
-    symbols = {**deeds, **_offsets(said["symbols"], "symbols", where, len(text))}
-    entries = said["default_idt_entries"]
-    if not isinstance(entries, list) or not all(
-        type(entry) is int and 0 <= entry < len(text) for entry in entries
-    ):
-        raise SwitcherImageError(f"{where}: default_idt_entries must be offsets below {len(text)}")
-    return SwitcherImage(
-        name=name,
-        text=text,
-        symbols=symbols,
-        entries=tuple(entries),
-        frame=said["frame"],
-        descriptors=said["descriptors"],
-        boundaries=_short(labelled),
-    )
+
+
+def _one_of(said: Mapping[str, Any], key: str, allowed: Iterable[Any], where: str) -> Any:
+    """A value that is one of a few, and of their type: JSON has 6.0, which is equal to 6."""
+    value, values = said[key], list(allowed)
+    if not any(type(value) is type(each) and value == each for each in values):
+        raise SwitcherImageError(f"{where}: {key} is {value!r}; it may be {' or '.join(map(repr, values))}")
+    return value
+
+
+def _of_this_text(text: bytes, said: Mapping[str, Any], where: str) -> None:
+    """Offsets of another text lead anywhere: who says which one they are of is believed."""
+    for key, found in (("size", len(text)), ("sha256", hashlib.sha256(text).hexdigest())):
+        if said.get(key, found) != found:
+            raise SwitcherImageError(f"{where}: {key} is {said[key]!r}, and that of the text is {found!r}")
 
 
 def _offsets(table: Any, key: str, where: str, size: int) -> dict[str, int]:

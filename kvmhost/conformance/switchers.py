@@ -8,32 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import SelectionError
 from .reference import NAMES
 from .reference import image as reference_image
-from .switcher_image import SwitcherImage, SwitcherImageError
+from .switcher_image import SwitcherImage
 from .switcher_image import load as load_image
 
+FOREIGN = "L3-foreign"
 BUILT = Path(__file__).parent.parent / "data" / "switcher"
-OFFSETS = (
-    "--offsets names a JSON file with frame, descriptors, symbols, default_idt_entries and boundaries, as "
-    f"{BUILT / 'hardened.json'} has them"
-)
 
 
-def under_test(foreign: tuple[Path, Path] | None = None) -> dict[str, SwitcherImage]:
-    """The image of every layer; `foreign` is text and offsets of a Switcher for the layer L3-foreign.
-
-    Raises SelectionError if the foreign one cannot be used.
-    """
+def under_test(foreign: SwitcherImage | None = None) -> dict[str, SwitcherImage]:
+    """The image of every layer; `foreign` is the one of the layer L3-foreign, if there is to be one."""
     images = {f"L2-{name}": reference_image(name) for name in NAMES}
     for name in NAMES:
         images[f"L3-{name}"] = load_image(BUILT / f"{name}.bin", BUILT / f"{name}.json", f"product-{name}")
-    if foreign is not None:
-        try:
-            images["L3-foreign"] = load_image(*foreign)
-        except SwitcherImageError as error:
-            raise SelectionError(
-                f"{foreign[0]} cannot be put on the stage", cause=str(error), next_step=OFFSETS
-            ) from None
-    return images
+    return images if foreign is None else {**images, FOREIGN: foreign}

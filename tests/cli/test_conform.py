@@ -134,20 +134,6 @@ def test_wrong_words_are_told_before_anything_runs(
     assert made == [] and list(tmp_path.iterdir()) == []
 
 
-def test_a_switcher_without_symbols(
-    engines: Engines, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "text").write_bytes(b"\x90" * 64)
-    (tmp_path / "facts").write_text('{"frame": "2.6.23", "descriptors": 6}')
-    made = engines()
-    assert (
-        conform("--switcher", tmp_path / "text", "--offsets", tmp_path / "facts", "--runner", "tcg") == USAGE
-    )
-    err = capsys.readouterr().err
-    assert "symbols, default_idt_entries missing" in err and "what to do: --offsets names a JSON file" in err
-    assert made == []
-
-
 @pytest.mark.parametrize(("given", "code"), [("bochs", HOST_CANNOT), ("tcg,bochs", HOST_CANNOT)])
 def test_a_runner_that_is_not_installed(
     engines: Engines, given: str, code: int, capsys: pytest.CaptureFixture[str]

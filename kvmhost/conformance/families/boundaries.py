@@ -18,13 +18,15 @@ from typing import Any
 
 from ..reference import Reference, image_of, link, load
 from ..row import CaseSpec, Code, Row
-from ..switcher_image import SwitcherImage
+from ..switcher_image import SwitcherImage, UnknownPlace
 from . import spec
 
 INT2 = bytes([0xCD, 0x02])
 INVALID_OPCODE, HYPERCALL, INTERRUPT = 6, 0x1F, 0x21
 # What the hardened reference does only when the trap came from ring 0: no trip passes it.
 FAULT_ONLY = frozenset({"H52", "H52d"})
+# Where the parts of a Switcher begin, in whatever order they lie.
+PARTS = ("switch_to_guest", "return_to_host", "deliver_to_host", "handle_nmi")
 Spec = tuple[CaseSpec, SwitcherImage]
 
 
@@ -93,7 +95,7 @@ def one_nmi(
         reference = load(layer.removeprefix("L2-"))
     for way in (TRAP, DELIVER):
         for label, at in passed(switcher, way):
-            if way is DELIVER and at < _at(switcher, "return_to_host"):
+            if way is DELIVER and entering(switcher, at):
                 continue
             yield _real(row, layer, switcher, way, label, at), switcher
             if reference is not None:
@@ -132,28 +134,36 @@ def two_nmis(
 
 def passed(switcher: SwitcherImage, way: Way) -> list[tuple[str, int]]:
     """The labels of the entry and of one way home, with their offsets, in order."""
-    entry = (_at(switcher, "switch_to_guest"), _at(switcher, "enter_guest") + 1)
-    home = (_at(switcher, f"{way.suffix}_to_host"), _end(switcher, way))
+    home = range(_at(switcher, f"{way.suffix}_to_host"), _end(switcher, way))
     labelled = [
         (label, at)
         for label, at in switcher.boundaries.items()
-        if label not in FAULT_ONLY and any(start <= at < end for start, end in (entry, home))
+        if label not in FAULT_ONLY and (entering(switcher, at) or at in home)
     ]
     return [*labelled, (f"stub{way.vector}", switcher.entries[way.vector])]
+
+
+def entering(switcher: SwitcherImage, at: int) -> bool:
+    """Whether an offset lies on the way into the Guest."""
+    return _at(switcher, "switch_to_guest") <= at <= _at(switcher, "enter_guest")
 
 
 def _end(switcher: SwitcherImage, way: Way) -> int:
     """Where the next part begins, so that a way's own boundaries lie before it."""
     start = _at(switcher, f"{way.suffix}_to_host")
-    parts = [_at(switcher, name) for name in ("return_to_host", "deliver_to_host", "handle_nmi")]
+    parts = [*(_at(switcher, name) for name in PARTS), switcher.entries[0]]
     return min((at for at in parts if at > start), default=len(switcher.text))
 
 
 def _at(switcher: SwitcherImage, name: str) -> int:
-    """The offset of an instruction by what it does, whatever number it has in this Switcher."""
+    """The offset of an instruction by what it does, whatever number it has in this Switcher; UnknownPlace."""
     if name in switcher.symbols:
         return switcher.symbols[name]
-    return next(at for label, at in switcher.symbols.items() if label[4:] == name)
+    found = (at for label, at in switcher.symbols.items() if label[4:] == name)
+    at = next(found, None)
+    if at is None:
+        raise UnknownPlace(name)
+    return at
 
 
 def expected(layer: str, switcher: SwitcherImage, way: Way, at: int, pushed: str) -> dict[str, Any]:
@@ -165,12 +175,9 @@ def expected(layer: str, switcher: SwitcherImage, way: Way, at: int, pushed: str
     idt, home_idt = _at(switcher, "load_guest_idt"), _at(switcher, f"load_host_idt_{way.suffix}")
     gdt = _at(switcher, "load_guest_gdt")
     handler = {"trap": {"vector": 2, "error": "none", "eip": pushed, "cs": "LCS"}}
-    home = _at(switcher, f"{way.suffix}_to_host")
-    if at <= idt and not layer.endswith("hardened"):
-        return {"outcome": "shutdown"} if at > gdt else handler
-    if at <= idt:
-        return handler
-    if home_idt < at < _end(switcher, way) and at >= home:
+    if entering(switcher, at) and at <= idt:
+        return {"outcome": "shutdown"} if at > gdt and not layer.endswith("hardened") else handler
+    if home_idt < at < _end(switcher, way):
         return {**handler, "tables": {"gdt_base": "HOST_GDT", "idt_base": "HOST_IDT"}, "segs": {"ss": "LDS"}}
     return way.end()
 

@@ -16,7 +16,7 @@ from ..reference import Reference
 from ..row import CaseSpec, Row
 from ..switcher_image import SwitcherImage
 from . import spec
-from .boundaries import DELIVER, GPRS, INTERRUPT, TRAP, Spec, Way, passed
+from .boundaries import DELIVER, GPRS, INTERRUPT, TRAP, Spec, Way, entering, passed
 
 DATA = {"esp": "G_STACK+4096", "ss": "GDS", "ds": "GDS", "es": "GDS"}
 
@@ -36,7 +36,7 @@ def _everywhere(
 ) -> Iterator[tuple[CaseSpec, SwitcherImage]]:
     for way in (TRAP, DELIVER):
         for label, at in passed(switcher, way):
-            if way is DELIVER and at < _home(switcher):
+            if way is DELIVER and entering(switcher, at):
                 continue
             yield _case(row, layer, way, label, f"SW.{label}", kind, requires), switcher
     yield _case(row, layer, TRAP, "B31, the Guest's first instruction", "G_CODE", kind, requires), switcher
@@ -56,14 +56,9 @@ def _case(row: Row, layer: str, way: Way, label: str, at: str, kind: str, requir
     )
 
 
-def _home(switcher: SwitcherImage) -> int:
-    """The entry lies before either way home."""
-    return min(switcher.symbols["return_to_host"], switcher.symbols["deliver_to_host"])
-
-
 def pending(row: Row, layer: str, switcher: SwitcherImage, _: Reference | None = None) -> Iterator[Spec]:
     """An interrupt that is pending from each boundary of the entry on."""
-    entry = [(label, at) for label, at in passed(switcher, TRAP) if at < _home(switcher)]
+    entry = [(label, at) for label, at in passed(switcher, TRAP) if entering(switcher, at)]
     for name, at in (("B00, the Host's PUSHF", "HOST_CODE"), *((n, f"SW.{n}") for n, _ in entry)):
         yield _pending(row, layer, f"from {name}", at), switcher
 
