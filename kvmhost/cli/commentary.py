@@ -38,6 +38,7 @@ PARTS = {
     "G": "The Guests",
     "P": "The doctor's probes",
     "M": "The monitor of conformance",
+    "B": "The benchmarks",
     "L": "The lab",
 }
 STEP = 10

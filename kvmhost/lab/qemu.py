@@ -31,9 +31,10 @@ _NETWORK = (
     *("-device", "virtio-net-pci,netdev=net,romfile="),
 )
 
-# One instruction is one nanosecond of every clock of the lab, the time-stamp counter included, and a CPU
-# that sleeps goes straight to the moment of its next timer.
-_ICOUNT = ("-icount", "shift=0,sleep=off")
+# One instruction is one nanosecond of every clock of the lab, the time-stamp counter included.  A CPU that
+# sleeps does so by the host's clock: without sleep=on it would go straight to its next timer, and whoever
+# waits for the host with a limit would have waited in vain.
+_ICOUNT = ("-icount", "shift=0,sleep=on")
 ICOUNT_KHZ = 1_000_000
 # How those inside know that cycles are instructions here.
 ICOUNT_MARK = "kvmhost.icount=1"

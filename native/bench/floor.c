@@ -1,5 +1,5 @@
 /*
- * [F10] What a KVM costs with nothing around it.
+ * [B10] What a KVM costs with nothing around it.
  *
  * Every figure of kvmhost's own is held against one of these, so there is no cleverness in
  * here and nothing shared with the product: ioctls in the order that KVM asks for them, and
@@ -48,7 +48,7 @@ uint32_t floor_exit_reason(const void *run)
 	return ((const struct kvm_run *)run)->exit_reason;
 }
 
-/* [F20] The shortest way to a vCPU: a VM, memory, the vCPU, its run page, its registers. */
+/* [B20] The shortest way to a vCPU: a VM, memory, the vCPU, its run page, its registers. */
 static int make_vm(struct floor_vm *vm)
 {
 	struct kvm_userspace_memory_region slot = {.memory_size = FLOOR_MEMORY};
@@ -135,7 +135,7 @@ void floor_destroy(struct floor_vm *vm)
 	*vm = (struct floor_vm){.kvm = -1, .vm = -1, .vcpu = -1};
 }
 
-/* [F30] The loops.  A signal that ends KVM_RUN is no exit of the Guest's; the call is made again. */
+/* [B30] The loops.  A signal that ends KVM_RUN is no exit of the Guest's; the call is made again. */
 static int run_once(int32_t vcpu)
 {
 	while (ioctl(vcpu, KVM_RUN, 0) < 0)
@@ -246,7 +246,7 @@ int floor_life(int32_t kvm, const uint8_t *text, uint32_t bytes, uint64_t *creat
 	return result;
 }
 
-/* [F40] LFENCE on both sides: CPUID, the old way to serialise, leaves a VM. */
+/* [B40] LFENCE on both sides: CPUID, the old way to serialise, leaves a VM. */
 uint64_t floor_tsc(void)
 {
 	uint32_t low, high;

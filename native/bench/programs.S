@@ -1,5 +1,5 @@
 /*
- * [F50] Programs for a floor VM: flat 32-bit ring 0, no paging, linked to where they start.
+ * [B50] Programs for a floor VM: flat 32-bit ring 0, no paging, linked to where they start.
  *
  * Each leaves the VM by one thing only, for ever.  The symbols tell where one begins and the
  * next one ends; every program is copied to FLOOR_TEXT by itself, so none may name an
@@ -31,7 +31,7 @@ program_\name:
 1:	hlt
 	jmp	1b
 
-	/* [F60] CPUID never comes outside: KVM answers it.  So a thousand of them stand between
+	/* [B60] CPUID never comes outside: KVM answers it.  So a thousand of them stand between
 	 * two exits, and the same without them is what is subtracted. */
 	PROGRAM cpuid
 1:	mov	$1000, %esi
@@ -52,7 +52,7 @@ program_\name:
 	out	%al, $FLOOR_PORT
 	jmp	1b
 
-	/* [F70] With interrupts on, a window that was asked for is open at once. */
+	/* [B70] With interrupts on, a window that was asked for is open at once. */
 	PROGRAM window
 	sti
 1:	nop

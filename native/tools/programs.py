@@ -1,9 +1,10 @@
-"""Cut small programs that stand one behind the other in an object's text, each from its symbol to the next."""
+"""Cut programs that stand one behind the other in an object's text, each from its symbol to the next."""
 
 import json
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 PREFIX = "program_"
@@ -19,9 +20,7 @@ def main(objcopy: str, nm: str, source: str, target: str) -> None:
     starts = [(name.removeprefix(PREFIX), int(at, 16)) for at, _, name in rows if name.startswith(PREFIX)]
     if starts[-1][0] != LAST:
         raise SystemExit(f"{source}: the last symbol is {starts[-1][0]}, not {LAST}")
-    programs = {
-        name: text[start:end].hex() for (name, start), (_, end) in zip(starts, starts[1:], strict=False)
-    }
+    programs = {name: text[start:end].hex() for (name, start), (_, end) in pairwise(starts)}
     Path(target).write_text(json.dumps(programs, indent=1) + "\n")
 
 

@@ -1,0 +1,93 @@
+"""The Guest that is timed, seen from outside: a command is written to its memory, and it is run until that is
+done.
+
+Between two commands it sleeps in HALT, so a run of the machine ends there by itself.  Everything on the way is
+the product's own: its Host, its shim, its Switcher.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from kvmhost._bench import ffi, lib
+from kvmhost.bench.errors import Unmeasurable, WorkerBroke
+from kvmhost.kvm import Kvm
+
+if TYPE_CHECKING:
+    from kvmhost.bench.benchmark import Setting
+    from kvmhost.launcher.machine import Machine
+
+DATA = Path(__file__).parent.parent / "data" / "bench"
+#: A Guest is alone on its vCPU here; nobody should take it away.
+SLICE_SECONDS = 3600.0
+#: A command that takes longer is lost, in seconds.
+PATIENCE = 600.0
+MEMORY = 16 << 20
+
+
+def open_kvm(setting: Setting) -> Kvm:
+    """/dev/kvm: the descriptor that was opened for us, or by its name."""
+    return Kvm() if setting.device is None else Kvm(fd=os.dup(setting.device))
+
+
+class TimedGuest:
+    """A Machine with the Guest in it, waiting for commands.
+
+    switcher: "hardened", "seed" or a file.  Raises Unmeasurable where this machine cannot run a Guest.
+    """
+
+    def __init__(self, setting: Setting, switcher: str = "hardened", memory: int = MEMORY) -> None:
+        from kvmhost.launcher.machine import Machine
+
+        self._kvm = open_kvm(setting)
+        self.machine: Machine | None = None
+        try:
+            self.machine = Machine(
+                memory=memory, switcher=switcher, kvm=self._kvm, slice_seconds=SLICE_SECONDS
+            )
+            self.guest = self.machine.load(DATA / "timed.elf")
+            at = self.machine.memory.address + self.guest.state.mem_base + lib.BENCH_REPORT
+            self.command: Any = ffi.cast("struct bench_command *", at)
+            self._run(lambda: self.command.ready == 1)
+        except BaseException:
+            self.close()
+            raise
+
+    def do(self, routine: int, loops: int, arguments: Sequence[int] = ()) -> int:
+        """Have a routine (BENCH_*) done `loops` times; cycles of the time-stamp counter, read in the Guest."""
+        command = self.command
+        command.routine, command.loops = routine, loops
+        for index, argument in enumerate(arguments):
+            command.arguments[index] = argument
+        command.number += 1
+        self.guest.post(lib.BENCH_IRQ)
+        self._run(lambda: command.done == command.number)
+        if command.failed:
+            raise Unmeasurable(f"the Guest could not do it: reason {command.failed}")
+        return int(command.cycles)
+
+    def _run(self, done: Any) -> None:
+        assert self.machine is not None
+        self.machine.run(timeout=PATIENCE, until=done)
+        if self.guest.outcome is not None:
+            raise WorkerBroke("the Guest that is timed ended", cause=str(self.guest.outcome))
+        if not done():
+            raise WorkerBroke(f"the Guest that is timed did not answer within {PATIENCE:g} s")
+
+    def close(self) -> None:
+        """Free the machine and the device."""
+        if self.machine is not None:
+            self.machine.close()
+        self._kvm.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
