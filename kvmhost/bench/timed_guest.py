@@ -1,27 +1,30 @@
-"""The Guest that is timed, seen from outside: a command is written to its memory, and it is run until that is
-done.
+"""The Guest that is timed, seen from outside: a command is written to its memory, and it does it.
 
-Between two commands it sleeps in HALT, so a run of the machine ends there by itself.  Everything on the way is
-the product's own: its Host, its shim, its Switcher.
+Between two commands it sleeps in HALT, so a run of the machine ends there by itself.  Everything on the way
+is the product's own: its Host, its shim, its Switcher.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from kvmhost._bench import ffi, lib
+from kvmhost._native import lib as product
+from kvmhost.bench.benchmark import Sample
 from kvmhost.bench.errors import Unmeasurable, WorkerBroke
+from kvmhost.bench.floor import DATA
+from kvmhost.host import Trap
 from kvmhost.kvm import Kvm
 
 if TYPE_CHECKING:
+    from kvmhost.host.guest_trap import GuestTrap
     from kvmhost.bench.benchmark import Setting
     from kvmhost.launcher.machine import Machine
 
-DATA = Path(__file__).parent.parent / "data" / "bench"
 #: A Guest is alone on its vCPU here; nobody should take it away.
 SLICE_SECONDS = 3600.0
 #: A command that takes longer is lost, in seconds.
@@ -58,7 +61,7 @@ class TimedGuest:
             raise
 
     def do(self, routine: int, loops: int, arguments: Sequence[int] = ()) -> int:
-        """Have a routine (BENCH_*) done `loops` times; cycles of the time-stamp counter, read in the Guest."""
+        """Have a routine (BENCH_*) done `loops` times; cycles of the counter as the Guest read it."""
         command = self.command
         command.routine, command.loops = routine, loops
         for index, argument in enumerate(arguments):
@@ -69,6 +72,50 @@ class TimedGuest:
         if command.failed:
             raise Unmeasurable(f"the Guest could not do it: reason {command.failed}")
         return int(command.cycles)
+
+    def begin(self, routine: int, loops: int) -> None:
+        """Have a routine of hypercalls begun, and stop at the first of them; nobody answers it."""
+        assert self.machine is not None
+        machine, seen = self.machine, []
+
+        @self.guest.on(Trap.HYPERCALL)
+        def stop(trap: GuestTrap) -> None:
+            seen.append(trap.hypercall)
+            if trap.hypercall is not None and trap.hypercall.number == product.LHCALL_FLUSH_ASYNC:
+                machine.stop()
+            trap.default()
+
+        self.command.routine, self.command.loops = routine, loops
+        self.command.number += 1
+        self.guest.post(lib.BENCH_IRQ)
+        machine.run(timeout=PATIENCE)
+        self.guest.off(Trap.HYPERCALL, stop)
+        product.kvmhost_take(machine.cpus[0].c)  # stop() asked for attention, and had it
+        if not seen or self.guest.outcome is not None:
+            raise WorkerBroke("the Guest that is timed did not begin", cause=str(self.guest.outcome))
+
+    def hook(self) -> None:
+        """From now on a handler of ours is asked about each hypercall, and lets the Host go on."""
+
+        @self.guest.on(Trap.HYPERCALL)
+        def watch(trap: GuestTrap) -> None:
+            trap.default()
+
+    def outside_nothing(self, loops: int) -> Sample:
+        """A run of the machine without an operation in it, for so many operations."""
+        return self._outside(lib.BENCH_NOTHING, 0, loops)
+
+    def outside_hypercalls(self, loops: int) -> Sample:
+        """Hypercalls by the clock outside, with the run of the machine around them."""
+        return self._outside(lib.BENCH_HYPERCALL, loops, loops)
+
+    def _outside(self, routine: int, inside: int, loops: int) -> Sample:
+        assert self.machine is not None
+        c = self.machine.cpus[0].c
+        runs, before = c.runs, time.perf_counter_ns()
+        self.do(routine, inside)
+        nanoseconds = time.perf_counter_ns() - before
+        return Sample(nanoseconds, loops, {"exits": c.runs - runs})
 
     def _run(self, done: Any) -> None:
         assert self.machine is not None
