@@ -47,7 +47,7 @@ def timed(call: Callable[[Any], int], loops: int, **counts: int) -> Sample:
     Raises Unmeasurable if KVM refused, or if an exit was another than the one that is measured.
     """
     time = ffi.new("struct floor_time *")
-    check(call(time), "KVM_RUN")
+    check(call(time), "running the vCPU")
     if time.other_exits:
         raise Unmeasurable(f"{time.other_exits} of {loops} exits were other ones than the one measured")
     return Sample(float(time.wall_ns), loops, counts)

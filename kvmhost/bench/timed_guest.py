@@ -21,12 +21,14 @@ from kvmhost.host import Trap
 from kvmhost.kvm import Kvm
 
 if TYPE_CHECKING:
-    from kvmhost.host.guest_trap import GuestTrap
     from kvmhost.bench.benchmark import Setting
+    from kvmhost.host.guest_trap import GuestTrap
     from kvmhost.launcher.machine import Machine
 
 #: A Guest is alone on its vCPU here; nobody should take it away.
 SLICE_SECONDS = 3600.0
+#: The hypercall of BENCH_HYPERCALL.
+REPEATED = "FLUSH_ASYNC"
 #: A command that takes longer is lost, in seconds.
 PATIENCE = 600.0
 MEMORY = 16 << 20
@@ -81,7 +83,7 @@ class TimedGuest:
         @self.guest.on(Trap.HYPERCALL)
         def stop(trap: GuestTrap) -> None:
             seen.append(trap.hypercall)
-            if trap.hypercall is not None and trap.hypercall.number == product.LHCALL_FLUSH_ASYNC:
+            if trap.hypercall is not None and trap.hypercall.name == REPEATED:
                 machine.stop()
             trap.default()
 

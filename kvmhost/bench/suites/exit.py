@@ -153,8 +153,8 @@ BENCHMARKS = (
     ),
     _layer(
         "python-hook",
-        f"{_TRAP}; the same with a handler of the user's that lets the Host go on.  A run without a hypercall "
-        "is subtracted.",
+        f"{_TRAP}; the same with a handler of the user's that lets the Host go on.  A run without a "
+        "hypercall is subtracted.",
         "exit/no-traps-hooked",
     ),
 )
