@@ -42,6 +42,11 @@ class Left(Enum):
 # [T10]
 def run_slice(cpu: Cpu, guest: Guest) -> Left:
     """Run a Guest on a vCPU until it ends, halts, or somebody wants the vCPU."""
+    try:
+        _check_start(guest)
+    except GuestBroke as broke:
+        _kill(guest, broke.reason, broke.advice)
+        return Left.ENDED
     enter = cpu.enter if guest.watch is None else guest.watch.enter_on(cpu)
     try:
         return _run(cpu, guest, enter)
@@ -189,6 +194,20 @@ def _ask_handlers(trap: GuestTrap) -> None:
             next_step="mend the handler; the Guest was stopped where it was\n" + text,
         ) from error
     _check_frame(guest)
+
+
+def _check_start(guest: Guest) -> None:
+    """Between its stays a Guest's frame lies open to whoever has the Guest: nobody starts it at ring 0.
+
+    A trap leaves no such frame, whatever ring the Guest has made its way to (SEC-025).
+    """
+    frame = guest.frame
+    frame.eflags = interrupts.sanitise(frame.eflags)
+    if not (frame.cs & 3 and frame.ss & 3):
+        raise GuestBroke(
+            f"it would run with CS {frame.cs:#x} and SS {frame.ss:#x}",
+            "give it the selectors of its own ring: both with an RPL of 1, or of 3",
+        )
 
 
 def _check_frame(guest: Guest) -> None:
