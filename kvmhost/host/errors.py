@@ -65,7 +65,14 @@ class BootError(KvmhostError):
 
 
 class MachineBroken(KvmhostError):
-    """The VM as a whole cannot go on: it was reported, and is to be destroyed."""
+    """The VM as a whole cannot go on: it was reported, and is to be destroyed.
+
+    log: what is known of its last moments, several lines, or "".
+    """
+
+    def __init__(self, message: str, *, cause: str = "", next_step: str = "", log: str = "") -> None:
+        super().__init__(message, cause=cause, next_step=next_step)
+        self.log = log
 
 
 class HookError(KvmhostError):

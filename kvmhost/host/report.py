@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kvmhost._native import lib
+from kvmhost.host.faults import where_is
 from kvmhost.host.hypercalls import NAMES
 from kvmhost.host.traps import HAS_ERROR_CODE, Trap
+from kvmhost.kvm import was_reset
 
 if TYPE_CHECKING:
+    from kvmhost.host.cpu import Cpu
     from kvmhost.host.guest import Guest
+    from kvmhost.kvm import Exit
 
 CODE_BYTES = 24
 _ROWS = (
@@ -64,6 +68,17 @@ def trap_line(note: Any) -> str:
         if note.trapnum == Trap.PAGE_FAULT:
             what += f", address {note.cr2:#010x}"
     return f"  eip {note.eip:#010x} ring {note.cs & 3}  {what}"
+
+
+def last_moments(cpu: Cpu, guest: Guest, stop: Exit) -> str:
+    """Of a vCPU that left the VM and cannot go on: where it was, and what its Guest had done, several lines.
+
+    Where it was is not known any more after a shutdown that reset it, as an AMD CPU's does.
+    """
+    lines = [] if was_reset(cpu.vcpu, stop) else [where_is(cpu)]
+    if guest.state.traps_noted:
+        lines += [f"The last traps of {guest.name}, oldest first:", *last_traps(guest)]
+    return "\n".join(lines)
 
 
 def guest_report(guest: Guest, reason: str, advice: str = "", extra: tuple[str, ...] = ()) -> str:

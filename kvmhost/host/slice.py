@@ -18,7 +18,7 @@ from kvmhost.host.errors import GuestBroke, HookError, MachineBroken
 from kvmhost.host.faults import host_fault, switcher_fault, where_is
 from kvmhost.host.guest_trap import GuestTrap, page_fault
 from kvmhost.host.outcome import OutcomeKind
-from kvmhost.host.report import guest_report
+from kvmhost.host.report import guest_report, last_moments
 from kvmhost.host.traps import Trap
 from kvmhost.kvm import diagnose
 
@@ -229,18 +229,23 @@ def _unusual(cpu: Cpu, guest: Guest, left: int) -> None:
     elif left == lib.LEFT_HOST_FAULT:
         fault = host_fault(cpu)
     else:
-        raise _lost(cpu, left)
+        raise _lost(cpu, guest, left)
     _kill(guest, fault.reason, fault.advice, fault.details)
     cpu.start()
 
 
-def _lost(cpu: Cpu, left: int) -> MachineBroken:
+def _lost(cpu: Cpu, guest: Guest, left: int) -> MachineBroken:
     """Say what can be said about a vCPU that is not at the Host's door and will not come to it."""
     name = f"vCPU {cpu.index}"
     if left == lib.LEFT_EXIT:
         stop = cpu.vcpu.exit()
         cause, next_step = diagnose(cpu.vcpu, stop)
-        return MachineBroken(f"{name} left the VM by {type(stop).__name__}", cause=cause, next_step=next_step)
+        return MachineBroken(
+            f"{name} left the VM by {type(stop).__name__}",
+            cause=cause,
+            next_step=next_step,
+            log=last_moments(cpu, guest, stop),
+        )
     if left == lib.LEFT_BROKEN:
         return MachineBroken(
             f"{name} did not come out within a second of being told to",

@@ -34,7 +34,7 @@ from kvmhost.kvm.vm import Vm
 
 if TYPE_CHECKING:
     from kvmhost.kvm.chips import IoapicState, PicState, PitChannel, PitState
-    from kvmhost.kvm.diagnosis import diagnose
+    from kvmhost.kvm.diagnosis import diagnose, was_reset
     from kvmhost.kvm.entry_check import EntryStateError, Violation
     from kvmhost.kvm.entry_rule import Rule
     from kvmhost.kvm.events import (
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "chips": ("IoapicState", "PicState", "PitChannel", "PitState"),
-    "diagnosis": ("diagnose",),
+    "diagnosis": ("diagnose", "was_reset"),
     "entry_check": ("EntryStateError", "Violation"),
     "entry_rule": ("Rule",),
     "events": (
@@ -189,6 +189,7 @@ __all__ = [
     "Watch",
     "diagnose",
     "flat_sregs",
+    "was_reset",
 ]
 
 

@@ -25,7 +25,7 @@ def diagnose(vcpu: Vcpu, stop: Exit) -> Explanation:
     if isinstance(stop, ExitInternalError):
         return stop.explanation
     if isinstance(stop, ExitShutdown):
-        return _shutdown(vcpu)
+        return _shutdown(vcpu, stop)
     if isinstance(stop, ExitMmio):
         return _mmio(vcpu, stop)
     return Explanation(f"{stop}", "nothing is wrong: handle it and run again")
@@ -46,16 +46,28 @@ def _failed_entry(vcpu: Vcpu, stop: ExitFailEntry) -> Explanation:
     return Explanation(f"{cause}; the state breaks {broken}", "correct the state, and set it with check=True")
 
 
-def _shutdown(vcpu: Vcpu) -> Explanation:
+def was_reset(vcpu: Vcpu, stop: Exit) -> bool:
+    """Whether `stop` is a shutdown that left the registers of a reset, as it does on an AMD CPU.
+
+    >>> was_reset(vcpu, ExitMmio(address=0x1000, is_write=True, length=4, data=b"1234"))
+    False
+    """
+    if not isinstance(stop, ExitShutdown):
+        return False
+    return (vcpu.regs().rip, vcpu.sregs().cs.base) == (_RESET_RIP, _RESET_CS_BASE)
+
+
+def _shutdown(vcpu: Vcpu, stop: ExitShutdown) -> Explanation:
     regs, sregs = vcpu.regs(), vcpu.sregs()
     cause = "a triple fault: no handler could be reached, not even that of the double fault"
-    if (regs.rip, sregs.cs.base) == (_RESET_RIP, _RESET_CS_BASE):
+    if was_reset(vcpu, stop):
         return Explanation(
             f"{cause}; the registers are those after a reset, as an AMD CPU leaves them",
             "single-step towards it, or look at the state before the last run",
         )
     return Explanation(
-        f"{cause}; at EIP {regs.rip:#x}, CR2 {sregs.cr2:#x}, "
+        f"{cause}; at EIP {regs.rip:#x}, CR2 {sregs.cr2:#x}, CR3 {sregs.cr3:#x}, "
+        f"GDT {sregs.gdt.base:#x} limit {sregs.gdt.limit:#x}, "
         f"IDT {sregs.idt.base:#x} limit {sregs.idt.limit:#x}",
         "look whether the IDT, its gates, the TSS and the stack are mapped and present",
     )
