@@ -59,6 +59,14 @@ KVM_LEAVES = range(0x40000000, 0x40010000)
 # DEBUGCTL, MISC_ENABLE, STAR (Intel SDM vol. 4; AMD APM vol. 2, appendix A).
 MSRS = (0x174, 0x175, 0x176, 0x277, 0x1D9, 0x1A0, 0xC0000081)
 TICK_SECONDS = 0.25
+# What a snapshot leaves behind: a byte that is HLT to whoever executes it.
+SPOILED = b"\xf4"
+# Where the monitor and the arena are; behind them the batch.
+_ARENA_BYTES = int(lib.CONFORM_ARENA_PAGES) * PAGE
+USED = (
+    (int(lib.CONFORM_TEXT), int(lib.CONFORM_SHADOW) + _ARENA_BYTES),
+    (int(lib.CONFORM_ARENA), int(lib.CONFORM_ARENA) + _ARENA_BYTES),
+)
 # Steps after which a place counts as one that will not be reached.
 MOST_STEPS = 20_000
 SEGMENTS = {"cs": "cs", "ss": "ss", "ds": "ds", "es": "es", "fs": "fs", "gs": "gs", "tr": "tr", "ldtr": "ldt"}
@@ -91,6 +99,7 @@ class Player:
         self.run_seconds = 0.0
         self.amd = order["vendor"] == "AuthenticAMD"
         self.memory = mmap.mmap(-1, order["size"])
+        self.spare: mmap.mmap | None = None
         self.vm, self.vcpu = self._machine()
         self._place: tuple[int, int] = (-1, -1)
         self._since = time.monotonic()
@@ -114,7 +123,9 @@ class Player:
 
     def close(self) -> None:
         self.vm.close()
-        self.memory.close()
+        for memory in (self.memory, self.spare):
+            if memory is not None:
+                memory.close()
 
     def _start(self) -> None:
         """The vCPU as the monitor wants it: flat, unpaged, ring 0.  TR is the monitor's to load."""
@@ -356,12 +367,13 @@ class Player:
         return replace(sregs, tr=replace(sregs.tr, type=9)) if self.amd else sregs
 
     def _snapshot(self) -> None:
-        """Save the vCPU, and go on in a new VM with the same memory (catalogue, SNP-001 and -002)."""
+        """Save all there is, and go on in a new VM that has nothing of the old one but that (SNP-001)."""
         old = self.vcpu
         regs, sregs, debugregs, events = old.regs(), old.sregs(), old.debugregs(), old.events()
         xcrs, xsave = old.xcrs(), old.xsave()
         msrs = old.msrs(self.order["msrs"])
         self.vm.close()
+        self._move()
         self.vm, self.vcpu = self._machine()
         new = self.vcpu
         if xcrs:
@@ -373,6 +385,19 @@ class Player:
         new.set_debugregs(debugregs)
         new.set_events(events)
         new.set_mp_state(MpState.RUNNABLE)
+
+    def _move(self) -> None:
+        """To other memory, with a copy of all that is in use.
+
+        Two pieces take turns: new memory each time would cost a fault for each of its pages.  What is left
+        is spoiled, so nothing goes on in it unnoticed.
+        """
+        old, new = self.memory, self.spare or mmap.mmap(-1, len(self.memory))
+        last = max(address + size for address, size in self.order["pieces"])
+        for begin, end in (*USED, (int(lib.CONFORM_BATCH), last)):
+            new[begin:end] = old[begin:end]
+            old[begin:end] = SPOILED * (end - begin)
+        self.memory, self.spare = new, old
 
     def _word(self, address: int) -> int:
         return int.from_bytes(self.memory[address : address + 4], "little")
