@@ -28,11 +28,10 @@ from kvmhost._native import lib
 from ..case import Case, Event, Observation
 from ..errors import ConformanceError, MachineryBroke, RunnerAbsent
 from ..results import Environment
-from ..scene import Scene
-from ..stage import ADDRESS, ARENA, PAGES, Stage
-from ..switchers import under_test
+from ..stage import ADDRESS, ARENA, PAGES
 from . import base, batch, probe
 from .batch import Batch
+from .programs import trips
 
 Backend = Literal["auto", "native", "lab"]
 _MEGABYTE = 1 << 20
@@ -42,8 +41,6 @@ GUEST_PAGES = ("G_CODE", "U_CODE")
 # Seconds without progress after which a case counts as hung; in the lab time goes slower.
 PATIENCE = {"native": 5, "lab": 8}
 LAB_SECONDS = 3600
-# The one program that needs no worker's code but a batch of its own.
-EXITS = "kvm-017"
 # A worker that has said nothing for so long is dead; the lab takes some seconds to start.
 SILENCE_SECONDS = 600
 # So that results come in while a long run goes on, and little is lost by a Ctrl-C.
@@ -127,28 +124,23 @@ class KvmRunner:
     def run(self, cases: Sequence[Case], heard: base.Heard) -> None:
         assert self._worker is not None
         for case in cases:
-            if case.program == EXITS:
-                heard(case, self._exits(case))
+            if case.program in trips.HERE:
+                heard(case, trips.HERE[case.program](self._batch, case.parameters))
             elif case.program is not None:
                 heard(case, self._worker.program(case))
         played = [case for case in cases if case.program is None]
         for laid in batch.batches(played, most=BATCH_CASES):
-            answer = self._worker.play(laid)
-            self.engine_seconds += answer.run_seconds
-            self.starts += answer.starts
-            self.runs += answer.runs
+            answer = self._batch(laid)
             for index, case in enumerate(laid.cases):
                 heard(case, answer.observation(index))
 
-    def _exits(self, case: Case) -> Observation:
-        """How often a batch of undisturbed trips leaves the VM (catalogue, KVM-017)."""
+    def _batch(self, laid: Batch) -> Answer:
         assert self._worker is not None
-        trips = round_trips(int(str(case.parameters["trips"])))
-        (laid,) = batch.batches(trips)
         answer = self._worker.play(laid)
         self.engine_seconds += answer.run_seconds
-        home = sum(answer.observation(index).outcome == "trap" for index in range(len(trips)))
-        return Observation("values", values={"exits": answer.runs, "home": home})
+        self.starts += answer.starts
+        self.runs += answer.runs
+        return answer
 
 
 def _choose() -> tuple[str, str]:
@@ -169,17 +161,6 @@ def _choose() -> tuple[str, str]:
         words = said.stderr.decode(errors="replace").strip()
         raise MachineryBroke("kvmhost doctor said nothing of use", cause=words or str(error)) from error
     return ("native", "") if native["ok"] else ("lab", str(native["reason"]))
-
-
-def round_trips(count: int) -> list[Case]:
-    """So many times into the Guest and home again, by the product's hardened Switcher."""
-    stage = Stage.of("pair", "legacy", under_test()["L3-hardened"])
-    scene = Scene(stage)
-    scene.write(ADDRESS["G_CODE"], b"\xcd\x1f")
-    return [
-        Case("KVM-017", f"trip {n}", "L3-hardened", "P", stage.template, stage.cpu("trip"), scene.patches())
-        for n in range(count)
-    ]
 
 
 def class_code(hello: Mapping[str, Any], backend: str) -> str:
