@@ -19,12 +19,13 @@ FLOORS = ("kvm", "switcher", "host", "launcher")
 BELOW: dict[str, set[str]] = {
     **{room: {"_native", *FLOORS[:floor]} for floor, room in enumerate(FLOORS)},
     "bench": {"_native", "_bench", *FLOORS, "kvmhost"},
-    "conformance": {"_native", "kvm", "switcher"},
+    "conformance": {"_native", *FLOORS},
     "cli": {"_native", "lab", "doctor", *FLOORS, "bench", "conformance", "kvmhost"},
     "lab": {"kvmhost"},
     "doctor": {"kvmhost"},
 }
-# What of the conformance room must not know the product at all: all but this folder.
+# What of the conformance room must not know the product at all: all but this folder.  Whoever audits the
+# product's Host must have one.
 RUNNERS = ROOT / "kvmhost" / "conformance" / "runners"
 
 # Names that belong to one room, and which.  The doctor has constants of its own, made from native/abi.

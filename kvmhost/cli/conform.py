@@ -243,7 +243,7 @@ def run(
     with ended_by_signals():
         return session.run(
             plan,
-            lambda row: expand(row, switchers),
+            lambda row: expand(row, switchers, seed=arguments.seed, stress=arguments.scope == "stress"),
             lambda name: make(name, backend=where, seed=arguments.seed),
             compare,
             progress_line(),

@@ -62,18 +62,25 @@ _SEGMENT_SLOTS = ("gs", "fs", "ds", "es", "cs", "ss")
 
 
 def expand(
-    row: Row, switchers: Switchers = NOTHING, references: Mapping[str, Reference] = NOTHING
+    row: Row,
+    switchers: Switchers = NOTHING,
+    references: Mapping[str, Reference] = NOTHING,
+    *,
+    seed: int = 1,
+    stress: bool = False,
 ) -> list[Case]:
     """The Cases of a row, one for each of its specs and layers.
 
     switchers has the images of the layers other than L1; layers without one give no case.  references has,
-    for layers whose image is that of a changed reference Switcher, this Switcher.  A row that is not written
-    has no cases.  Raises RowError with the case's name and the key that cannot be evaluated.
+    for layers whose image is that of a changed reference Switcher, this Switcher.  seed is for what a row
+    draws; stress plays all that the catalogue asks for, and not what is enough for the core set.  A row that
+    is not written has no cases.  Raises RowError with the case's name and the key that cannot be evaluated.
     """
     from .families.layered import LAYERED
 
+    row = _drawn(row, seed, stress)
     if row.program:
-        return [_program(row)]
+        return list(_programs(row))
     if row.family in LAYERED:
         generate = LAYERED[row.family]
         return [
@@ -132,28 +139,61 @@ def family(row: Row) -> Family:
     return FAMILIES[row.family]
 
 
-def _program(row: Row) -> Case:
+def _drawn(row: Row, seed: int, stress: bool) -> Row:
+    """The row with the parameters of this run: stress has those that are others then."""
+    told = dict(row.parameters)
+    more = told.pop("stress", NOTHING)
+    if stress:
+        told |= more
+    if "seed" in told and seed != 1:
+        told["seed"] = f"{told['seed']}/{seed}"
+    return replace(row, parameters=told)
+
+
+def _programs(row: Row) -> Iterator[Case]:
+    """A program's case for each layer, and its controls: those on the last layer, for one is enough."""
+    for layer in row.layers:
+        yield _program(row, layer, NOTHING)
+    for control in row.controls:
+        yield _program(row, row.layers[-1], control)
+
+
+def _program(row: Row, layer: str, control: Table) -> Case:
+    parameters = dict(row.parameters)
+    if layer.startswith("L3-"):
+        parameters["switcher"] = layer.removeprefix("L3-")
+    if row.controls:
+        parameters["planted"] = control.get("plants", "")
+    expect = _values(row.expect, control)
+    deviations = {
+        environment: Deviation(
+            each["dev"],
+            None if each.get("demonstrable") is False else _values(row.expect, each["expect"], control),
+        )
+        for environment, each in row.deviation.items()
+    }
     return Case(
         row=row.id,
-        name=row.program,
-        layer=row.layers[0],
-        kind=row.kind,
+        name=control.get("name", row.program),
+        layer=layer,
+        kind="N" if control else row.kind,
         template=None,
         cpu=None,
-        expect=Expect(outcome=row.expect.get("outcome", "values"), values=row.expect.get("values", NOTHING)),
-        deviations={
-            environment: Deviation(
-                each["dev"],
-                None
-                if each.get("demonstrable") is False
-                else Expect("values", values={**row.expect.get("values", {}), **each["expect"]["values"]}),
-            )
-            for environment, each in row.deviation.items()
-        },
+        expect=expect,
+        # A defect may hide what is otherwise seen of a deviation.
+        deviations={name: known for name, known in deviations.items() if known.expect != expect},
         requires=frozenset(row.requires),
         program=row.program,
-        parameters=row.parameters,
+        parameters=parameters,
     )
+
+
+def _values(stated: Table, *over: Table) -> Expect:
+    """What a program must find: the row's own values, with others laid over them."""
+    values = dict(stated.get("values", NOTHING))
+    for each in over:
+        values |= each.get("values", NOTHING)
+    return Expect(outcome=stated.get("outcome", "values"), values=values)
 
 
 def _layers(row: Row, spec: CaseSpec, switchers: Switchers) -> Iterator[Case]:

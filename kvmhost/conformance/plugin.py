@@ -133,10 +133,11 @@ def run(config: pytest.Config, runner: str, rows: tuple[Row, ...]) -> Run:
     from kvmhost.conformance.verdict import compare
 
     switchers, seed = under_test(), config.getoption("--conform-seed")
+    stress = config.getoption("--conform-scope") == "stress"
     plan = session.Plan(rows, (runner,), switchers, "rows as tests", version("kvmhost"), seed=seed)
     done = session.run(
         plan,
-        lambda row: expand(row, switchers),
+        lambda row: expand(row, switchers, seed=seed, stress=stress),
         lambda name: make(name, backend=config.getoption("--conform-backend"), seed=seed),
         compare,
     )

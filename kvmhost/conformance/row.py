@@ -83,7 +83,8 @@ class Row:
     """One line of the catalogue.
 
     does and expects are the catalogue's own words.  Exactly one of cases, family, program and waits_for is
-    filled in; expect and deviation belong to family and program.  remains tells which variants of the
+    filled in; expect and deviation belong to family and program, controls to program: each names a defect of
+    the product's Host and the values that are found while it is planted.  remains tells which variants of the
     catalogue's line a written row does not cover yet.
     """
 
@@ -101,6 +102,7 @@ class Row:
     remains: str
     family: str
     program: str
+    controls: tuple[Table, ...]
     parameters: Table
     expect: Table
     deviation: Mapping[str, Table]
@@ -166,6 +168,7 @@ def load(path: Path) -> Row:
     if ("program" in data) != ("expect" in data):
         raise RowError(str(path), "expect", "program and expect belong together", "both or neither")
     _names_are_unique(data, path)
+    _controls_show_something(data, path)
     return Row(
         id=data["id"],
         title=data["title"],
@@ -181,6 +184,7 @@ def load(path: Path) -> Row:
         remains=data.get("remains", ""),
         family=data.get("family", ""),
         program=data.get("program", ""),
+        controls=tuple(data.get("control", ())),
         parameters=data.get("parameters", NOTHING),
         expect=data.get("expect", NOTHING),
         deviation=data.get("deviation", NOTHING),
@@ -197,6 +201,27 @@ def _names_are_unique(data: Table, path: Path) -> None:
                 str(path), f"case[{place}].name", repr(each["name"]), "a name that no other case has"
             )
         seen.add(each["name"])
+
+
+def _controls_show_something(data: Table, path: Path) -> None:
+    """A control says what is found instead of what the row expects, by the same names."""
+    good = data.get("expect", NOTHING).get("values", NOTHING)
+    names = {data.get("program", "")}
+    for place, each in enumerate(data.get("control", ())):
+        key = f"control[{place}]"
+        if "program" not in data:
+            raise RowError(str(path), key, "a control of no program", "a row with a program")
+        if each["name"] in names:
+            raise RowError(str(path), f"{key}.name", repr(each["name"]), "a name that no other case has")
+        names.add(each["name"])
+        alike = [name for name, value in each["values"].items() if good.get(name, value) == value]
+        if alike or not each["values"]:
+            raise RowError(
+                str(path),
+                f"{key}.values",
+                ", ".join(alike) or "none",
+                "values of expect that are not as there",
+            )
 
 
 def _case(data: Table, row: Table) -> CaseSpec:

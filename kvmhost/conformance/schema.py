@@ -238,6 +238,7 @@ _hidden = table_of(
     one_of(*SEGMENTS, "gdt", "idt"),
     names("selector", "base", "limit", "type", "s", "dpl", "present", "db", "g", "unusable"),
 )
+_values = table_of(matching(r"[\w.-]+", "a name"), anything)
 _expect = table(
     outcome=one_of("trap", "shutdown", "report", "values", "timeout", "setup"),
     trap=_trap,
@@ -252,7 +253,7 @@ _expect = table(
     ),
     changed=list_of(number),
     hidden=_hidden,
-    values=table_of(matching(r"[\w.-]+", "a name"), anything),
+    values=_values,
     report=table_of(matching(r"\w+", "a name"), anything),
 )
 _deviation = table(
@@ -289,6 +290,9 @@ _case = table(
     layer=table_of(one_of(*LAYERS), table(expect=_expect)),
 )
 ID = r"[A-Z0-9]+(?:-[A-Z0-9]+)?-\d{3}"
+_control = table(
+    {"name": text, "plants": matching(r"[a-z][a-z-]*", "the name of a defect"), "values": _values}
+)
 _source = table({"publication": text, "revision": text, "section": text})
 
 ROW = table(
@@ -311,6 +315,7 @@ ROW = table(
     family=matching(r"[a-z][a-z0-9-]*", "the name of a generated family"),
     parameters=table_of(matching(r"\w+", "a name"), anything),
     program=matching(r"[a-z][a-z0-9-]*", "the name of a program"),
+    control=list_of(_control, 1),
     expect=_expect,
     deviation=table_of(one_of(*CLASSES), _deviation),
 )

@@ -129,7 +129,7 @@ def test_a_good_row_is_read(tmp_path: Path) -> None:
         ("core = true", "core = 1", "core", "true or false"),
         ("schema = 1", "schema = 2", "schema", "one of 1"),
         ('title = "t"', 'title = " "', "title", "a text that is not empty"),
-        ('title = "t"', 'titel = "t"', "titel", "case, core, deviation"),
+        ('title = "t"', 'titel = "t"', "titel", "case, control, core"),
         ('id = "SEN-010"', 'id = "SEN-011"', "id", "the file's own name"),
         ('id = "SEN-010"', 'id = "sen-10"', "id", "like SW-ENT-001"),
         ('["L1"]', '["L4"]', "layers[0]", "one of L1, L2-seed"),
@@ -142,7 +142,7 @@ def test_a_good_row_is_read(tmp_path: Path) -> None:
         ("vector = 0x2F", "vektor = 0x2F", "case[0].expect.trap.vektor", "cs, eflags"),
         ("vector = 0x2F", "vector = true", "case[0].expect.trap.vector", "a number or"),
         ("[case.expect]", "[case.cpu]", "case[0].cpu.trap", "cr0, cr0_clear"),
-        ("[[case]]", "[[fall]]", "fall", "case, core"),
+        ("[[case]]", "[[fall]]", "fall", "case, control, core"),
         (
             "schema = 1",
             'schema = 1\nwaits_for = "x"',

@@ -88,6 +88,9 @@ def bodies(row: Row, cases: Sequence[Case]) -> Iterator[Iterable[str]]:
         yield from (body(spec) for spec in row.cases)
     elif row.program:
         yield [clean(f"program {row.program} of the kvm runner; expected: {flat(row.expect)}")]
+        for each in row.controls:
+            told = f"control: {each['name']} (plants {each['plants']}); expected: {flat(each['values'])}"
+            yield [clean(told)]
     elif cases:
         yield [clean(f"family {row.family}: {number(len(cases), 'case')}, of which the first:")]
         yield from (generated(case) for case in cases[:SHOWN])
