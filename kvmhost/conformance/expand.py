@@ -32,7 +32,7 @@ from .families import spec as empty_spec
 from .reference import Reference
 from .row import NOTHING, CaseSpec, Row, Table
 from .scene import Scene
-from .stage import Stage, StageError, World, page_number
+from .stage import GUEST_FRAME, Stage, StageError, World, page_number
 from .switcher_image import SwitcherImage, UnknownPlace
 from .switchers import FOREIGN
 
@@ -59,6 +59,7 @@ FLAG_BITS: Mapping[str, Mapping[str, int]] = {
     "efer": dict(zip(schema.EFER_FLAGS, (0, 11), strict=True)),
 }
 _SEGMENT_SLOTS = ("gs", "fs", "ds", "es", "cs", "ss")
+_STORED = ("trapnum", "errcode", "eip", "eflags")
 
 
 def expand(
@@ -396,7 +397,7 @@ class _Maker:
             cr=cr,
             dr=dr,
             tables=self.numbers(told.get("tables", NOTHING), "tables"),
-            memory=(*self._memory(told.get("memory", ())), *self._frame(told.get("frame", NOTHING))),
+            memory=(*self._memory(told.get("memory", ())), *self._frame(self._kept_frame(told))),
             changed=None if changed is None else self._pages(changed),
             hidden={name: self.numbers(each, "hidden") for name, each in told.get("hidden", NOTHING).items()},
             values={**told.get("values", {}), **told.get("report", {})},
@@ -407,6 +408,17 @@ class _Maker:
         if not told.get("kept"):
             return {}
         return {name: Masked(getattr(self.cpu, name)) for name in GPRS if name != "esp"}
+
+    def _kept_frame(self, told: Table) -> Table:
+        """frame_kept = true: what a Guest's own code has not changed is in its frame as it was at the start.
+
+        What a trap makes of trapnum, errcode, EIP and EFLAGS is for the row to say.
+        """
+        if not told.get("frame_kept"):
+            return told.get("frame", NOTHING)
+        before = {**GUEST_FRAME, **self.spec.frame}
+        kept = {name: value for name, value in before.items() if name not in _STORED}
+        return {**kept, **told.get("frame", NOTHING)}
 
     def _trap(self, told: Table) -> TrapExpect:
         fields = {key: value for key, value in told.items() if not (key == "error" and value == "none")}

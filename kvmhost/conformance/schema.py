@@ -248,6 +248,7 @@ _expect = table(
     cr=names(*CONTROL, *DEBUG, *(f"{name}_mask" for name in (*CONTROL, *DEBUG))),
     tables=names(*TABLES),
     frame=names(*FRAME, *(f"{name}_mask" for name in FRAME)),
+    frame_kept=flag,
     memory=list_of(
         table({"at": number}, u32=list_of(number, 1), hex=hexes, mask=either(number, list_of(number, 1)))
     ),

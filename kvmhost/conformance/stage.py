@@ -79,6 +79,21 @@ HOST_GPRS: Mapping[str, int] = {
     "edi": 0x07070707,
 }
 NO_TRAP = 256
+# The frame that a Guest starts from.
+GUEST_FRAME: Mapping[str, int] = {
+    **DEFAULT_GPRS,
+    "gs": 0,
+    "fs": 0,
+    "ds": GDS["pair"],
+    "es": GDS["pair"],
+    "trapnum": NO_TRAP,
+    "errcode": 0,
+    "eip": ADDRESS["G_CODE"],
+    "cs": GCS["pair"],
+    "eflags": 0x202,
+    "esp": ADDRESS["G_STACK"] + PAGE,
+    "ss": GDS["pair"],
+}
 
 
 class StageError(ValueError):
@@ -337,19 +352,8 @@ class _Image:
         self._put(page + PAGE - 4, MAILBOX.to_bytes(4, "little"))
 
     def _frame(self, switcher: SwitcherImage) -> None:
-        frame = {
-            **DEFAULT_GPRS,
-            "ds": GDS["pair"],
-            "es": GDS["pair"],
-            "trapnum": NO_TRAP,
-            "eip": ADDRESS["G_CODE"],
-            "cs": GCS["pair"],
-            "eflags": 0x202,
-            "esp": ADDRESS["G_STACK"] + PAGE,
-            "ss": GDS["pair"],
-        }
         for name, offset in switcher.frame_offsets().items():
-            self._put(ADDRESS["REGS_PAGE"] + offset, frame.get(name, 0).to_bytes(4, "little"))
+            self._put(ADDRESS["REGS_PAGE"] + offset, GUEST_FRAME[name].to_bytes(4, "little"))
 
     def _trip(self, switcher: SwitcherImage) -> None:
         """pushf; lcall *ENTRY; int STOP."""

@@ -7,6 +7,7 @@ import pytest
 from kvmhost.conformance import expand, row, stage
 from kvmhost.conformance.case import NO_ERROR, Case
 from kvmhost.conformance.errors import RowError
+from kvmhost.conformance.reference import image
 
 HEAD = """
 schema = 1
@@ -91,6 +92,36 @@ def test_bytes_lie_where_the_row_says(tmp_path: Path) -> None:
     # A call gate: offset 15:0, selector, count, type and DPL, offset 31:16.
     low = (symbols["X1"] & 0xFFFF).to_bytes(2, "little") + (0x50).to_bytes(2, "little")
     assert at("HOST_GDT", 22 * 8, 8) == low + b"\x00\xec" + (symbols["X1"] >> 16).to_bytes(2, "little")
+
+
+def test_a_frame_that_is_kept_is_that_of_the_start_but_for_what_the_row_says(tmp_path: Path) -> None:
+    told = """
+[[case]]
+name = "trip"
+start = "trip"
+layers = ["L2-seed"]
+frame = { fs = "UDS" }
+[case.expect]
+trap = { vector = 0x2F }
+frame_kept = true
+frame = { trapnum = 13, eax = 5, edx = 0, edx_mask = 0 }
+"""
+    path = tmp_path / "SEN-010.toml"
+    path.write_text(HEAD.replace('["L1"]', '["L2-seed"]') + told)
+    (case,) = expand.expand(row.load(path), {"L2-seed": image("seed")})
+    found = {one.what: (int.from_bytes(one.data, "little"), one.mask) for one in case.expect.memory}
+    every, low = b"\xff\xff\xff\xff", b"\xff\xff\0\0"
+    assert found == {
+        "regs.trapnum": (13, every),
+        "regs.eax": (5, every),
+        "regs.edx": (0, b"\0\0\0\0"),
+        **{f"regs.{name}": (stage.DEFAULT_GPRS[name], every) for name in ("ebx", "ecx", "esi", "edi", "ebp")},
+        "regs.esp": (stage.ADDRESS["G_STACK"] + 4096, every),
+        **{f"regs.{name}": (stage.GDS["pair"], low) for name in ("ss", "ds", "es")},
+        "regs.cs": (stage.GCS["pair"], low),
+        "regs.fs": (stage.UDS, low),
+        "regs.gs": (0, low),
+    }
 
 
 def test_overrides_are_laid_over_what_is_expected(tmp_path: Path) -> None:
