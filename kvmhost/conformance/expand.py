@@ -414,11 +414,12 @@ class _Maker:
 
         What a trap makes of trapnum, errcode, EIP and EFLAGS is for the row to say.
         """
+        said: Table = told.get("frame", NOTHING)
         if not told.get("frame_kept"):
-            return told.get("frame", NOTHING)
+            return said
         before = {**GUEST_FRAME, **self.spec.frame}
         kept = {name: value for name, value in before.items() if name not in _STORED}
-        return {**kept, **told.get("frame", NOTHING)}
+        return {**kept, **said}
 
     def _trap(self, told: Table) -> TrapExpect:
         fields = {key: value for key, value in told.items() if not (key == "error" and value == "none")}

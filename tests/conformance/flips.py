@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from kvmhost.conformance import listing, matrix
@@ -44,8 +45,9 @@ SWITCHERS = ("seed", "hardened")
 RUNNERS = ("tcg", "bochs", "kvm")
 ENTRY_BYTES = 4
 FILLER = 0xCC
-# So many rows are played first, then so many more, then all: most flips do not live that long.
-WAVES = (1, 5, 20)
+# So many rows are played first, then more: most flips do not live that long.  After the written cases come so
+# many families, and then all that is left.
+WAVES, FAMILIES = (1, 5, 20), 3
 # Flips that have come so far are played so many at a time, for each has all rows of the catalogue.
 TOGETHER = 8
 # CPU time of tcg, where a case takes a millisecond.
@@ -185,7 +187,9 @@ def waves(flip: Flip) -> Iterator[list[Row]]:
         yield own(flip)
     if vector is None or vector in stubs.HOME or vector == stubs.NMI:
         every = [row for row in rows(flip.layer) if vector is None or not row.id.startswith("SW-STB")]
-        for first, last in zip((0, *WAVES), (*WAVES, len(every)), strict=True):
+        written = sum(not row.family for row in every)
+        steps = (0, *WAVES, written, written + FAMILIES, len(every))
+        for first, last in pairwise(steps):
             yield every[first:last]
 
 
