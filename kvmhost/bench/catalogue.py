@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import import_module
+from itertools import groupby
 
 from kvmhost.bench.benchmark import Benchmark, Suite
 from kvmhost.bench.errors import SelectionError
@@ -44,3 +45,13 @@ def select(words: Sequence[str]) -> tuple[Benchmark, ...]:
                 wanted.add(other)
                 ahead.append(other)
     return tuple(benchmark for name, benchmark in every.items() if name in wanted)
+
+
+def groups(names: Iterable[str]) -> Iterator[tuple[Suite, tuple[Benchmark, ...]]]:
+    """The chosen benchmarks, those of one group together."""
+    wanted = set(names)
+    for suite in suites():
+        chosen = [benchmark for benchmark in suite.benchmarks if benchmark.name in wanted]
+        chosen.sort(key=lambda benchmark: benchmark.group)
+        for _, members in groupby(chosen, key=lambda benchmark: benchmark.group):
+            yield suite, tuple(members)
