@@ -1,0 +1,1 @@
+"""A run told to people: nothing here measures, and nothing here resamples."""
