@@ -69,7 +69,7 @@ def compare(old: Report, new: Report, *, lab_times: bool = False) -> Comparison:
 
 def line(old: Figure, new: Figure) -> Line:
     """One figure's."""
-    return Line(old, new, change(old.runs, new.runs, exact=new.exact, noise=new.noise))
+    return Line(old, new, change(old.runs, new.runs, exact=old.exact and new.exact, noise=new.noise))
 
 
 def units(before: dict[str, Figure], after: dict[str, Figure]) -> Iterator[str]:

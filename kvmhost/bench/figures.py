@@ -2,8 +2,8 @@
 
 A benchmark has its own figure and may have exact ones besides: "switch/round-trip exits".  Here alone it is
 decided what a report from the lab shows: its seconds mean nothing, so that ratios and counts are left.  If
-the machine beneath counts instructions, then what is called cycles elsewhere is a number of instructions, and
-is shown as that.
+the machine beneath counts instructions, then what is called cycles or nanoseconds elsewhere is a number of
+instructions, and is shown as that.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from kvmhost.bench.benchmark import Unit
 from kvmhost.bench.results import Provenance, Report, Result
-from kvmhost.bench.statistics import INSTRUCTIONS, TIMES, Interval, Noise, Runs, interval
+from kvmhost.bench.statistics import INSTRUCTIONS, LONG_PATHS, TIMES, Interval, Noise, Runs, interval
 
 #: The kind of figure that a value over the reference's is.
 RATIO = "ratio"
+#: So many instructions inside the VM go through nothing but text of ours, and are the same each time.
+SHORT_PATH = 5000
+CLOCKS = (Unit.CYCLES, Unit.NANOSECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ class Figure:
 
 
 def shows_times(provenance: Provenance, lab_times: bool) -> bool:
-    """Whether seconds and cycles are figures: not those of the lab, if nobody asked for them."""
-    return lab_times or not provenance.timeless
+    """Whether what clocks say are figures: in the lab only if somebody asked, or instructions are counted."""
+    return lab_times or provenance.icount or not provenance.timeless
 
 
 def label(unit: Unit, provenance: Provenance) -> str:
@@ -66,7 +69,7 @@ def label(unit: Unit, provenance: Provenance) -> str:
     >>> label(Unit.CYCLES, Provenance("lab", "", "", "", "", 0, "", icount=True))
     'instructions'
     """
-    return "instructions" if unit is Unit.CYCLES and provenance.icount else unit.value
+    return "instructions" if unit in CLOCKS and provenance.icount else unit.value
 
 
 def figures(report: Report, *, lab_times: bool = False) -> tuple[Figure, ...]:
@@ -75,7 +78,7 @@ def figures(report: Report, *, lab_times: bool = False) -> tuple[Figure, ...]:
         figure
         for result in report.results
         for figure in of_result(result, report.provenance, lab_times)
-        if any(figure.runs) and (figure.kind != RATIO or report.provenance.timeless)
+        if any(figure.runs) and (figure.kind != RATIO or not shows_times(report.provenance, False))
     )
 
 
@@ -85,12 +88,10 @@ def of_result(result: Result, provenance: Provenance, lab_times: bool) -> Iterat
     if not runs:
         return
     settled, loops = all(run.stable for run in runs), runs[0].loops
-    counted = provenance.icount and result.unit is Unit.CYCLES
-    exact = counted or result.unit is Unit.COUNT
-    if exact or result.unit is Unit.BYTES or shows_times(provenance, lab_times):
-        words = label(result.unit, provenance)
-        noise = INSTRUCTIONS if counted else TIMES
+    if result.unit not in CLOCKS or shows_times(provenance, lab_times):
         values = tuple(run.values for run in runs)
+        exact, noise = nature(result.unit, values, provenance)
+        words = label(result.unit, provenance)
         yield Figure(result.name, "", result.unit, words, values, exact, settled, loops, noise)
     for kind in sorted({kind for run in runs for kind in run.counts}):
         values = tuple(run.counts.get(kind, ()) for run in runs)
@@ -98,3 +99,11 @@ def of_result(result: Result, provenance: Provenance, lab_times: bool) -> Iterat
     yield Figure(
         result.name, RATIO, Unit.COUNT, "", tuple(run.ratios for run in runs), stable=settled, loops=loops
     )
+
+
+def nature(unit: Unit, values: Runs, provenance: Provenance) -> tuple[bool, Noise]:
+    """Whether values are exact numbers, and what noise is to be expected of them."""
+    if unit not in CLOCKS or not provenance.icount:
+        return unit is Unit.COUNT, TIMES
+    short = unit is Unit.CYCLES and all(value < SHORT_PATH for run in values for value in run)
+    return short, INSTRUCTIONS if short else LONG_PATHS

@@ -2,7 +2,7 @@
 
 The format is pyperf's "1.0": suites of benchmarks of runs of values, with metadata at each level that hold
 for everything below.  What pyperf has a name for goes by that name; the rest is under "kvmhost_...".  Units
-are pyperf's: seconds, bytes, and "integer" for cycles and counts.
+are pyperf's: seconds, bytes, and "integer" for cycles, counts and counted instructions.
 
 pyperf refuses values of 0 and below, and an empty benchmark has them.  Such a series is written with a shift
 added to all of its values, which is in the metadata and is taken off again by the reader.
@@ -19,7 +19,7 @@ from typing import Any
 
 from kvmhost.bench import files
 from kvmhost.bench.benchmark import Unit
-from kvmhost.bench.figures import Figure, of_result
+from kvmhost.bench.figures import CLOCKS, Figure, of_result
 from kvmhost.bench.results import Provenance, Report, Result, Series
 
 VERSION = "1.0"
@@ -28,8 +28,8 @@ FORMAT = 1
 OWN = "kvmhost_"
 HASH, FACT = OWN + "hash_", OWN + "fact_"
 UNITS = {Unit.NANOSECONDS: "second", Unit.BYTES: "byte", Unit.CYCLES: "integer", Unit.COUNT: "integer"}
-#: How much of pyperf's unit one of ours is.
-SCALE = {Unit.NANOSECONDS: 1e9}
+#: How many of ours are one of pyperf's units.
+SCALE = {"second": 1e9}
 #: The smallest shift, by pyperf's unit; powers of two, which spoil few digits.  About a nanosecond.
 SHIFT = {"second": 2.0**-30}
 LEFT_OUT = "its figures are times of the lab, which the file leaves out"
@@ -97,7 +97,8 @@ def is_date(words: str) -> bool:
 
 def benchmark(figure: Figure, result: Result, origin: Provenance, lab_times: bool) -> dict[str, Any]:
     """One figure as a benchmark of pyperf's."""
-    unit, scale = UNITS[figure.unit], SCALE.get(figure.unit, 1.0)
+    unit = "integer" if origin.icount and figure.unit in CLOCKS else UNITS[figure.unit]
+    scale = SCALE.get(unit, 1.0)
     warmups = [run.warmups if not figure.kind else () for run in result.runs]
     lowest = min(value for values in (*figure.runs, *warmups) for value in values) / scale
     shift = 0.0 if lowest > 0 else 2.0 ** ceil(log2(max(-2 * lowest, SHIFT.get(unit, 1.0))))
@@ -129,7 +130,8 @@ def benchmark(figure: Figure, result: Result, origin: Provenance, lab_times: boo
 
 def seconds(figure: Figure, run: Series, origin: Provenance) -> float:
     """How long the values of a run took; 0 where that is not to be told from them."""
-    rate = {Unit.NANOSECONDS: 1e9, Unit.CYCLES: 0 if origin.icount else origin.tsc_hz}.get(figure.unit, 0)
+    rates = {} if origin.icount else {Unit.NANOSECONDS: 1e9, Unit.CYCLES: origin.tsc_hz}
+    rate = rates.get(figure.unit, 0)
     return max(0.0, sum(run.values) + len(run.values) * run.overhead) * run.loops / rate if rate else 0.0
 
 

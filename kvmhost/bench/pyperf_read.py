@@ -123,7 +123,7 @@ def add(series: dict[str, dict[int, Series]], entry: Json, common: Json, where: 
     where = f"{name} ({kind})"
     unit = unit_of(facts.get(OWN + "unit"), where)
     shift = number(facts.get(OWN + "shift", 0.0), f"the shift of {where}")
-    scale = SCALE.get(unit, 1.0)
+    scale = SCALE.get(str(facts.get("unit", "second")), 1.0)
     runs = series.setdefault(name, {})
     for row in rows(entry, "runs", where):
         run = table(row, f"a run of {where}")

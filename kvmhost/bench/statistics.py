@@ -60,6 +60,8 @@ class Noise:
 TIMES = Noise(unseen=0.011, hidden=0.004, least=0.02)
 #: Instructions counted by a machine without a clock: nothing but the path taken moves them.
 INSTRUCTIONS = Noise(unseen=0.001, hidden=0.0005, least=0.005)
+#: The same where Python and the host's kernel are on the path: what they keep, and where, moves it a little.
+LONG_PATHS = Noise(unseen=0.005, hidden=0.002, least=0.03)
 
 
 @dataclass(frozen=True, slots=True)

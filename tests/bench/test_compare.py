@@ -78,6 +78,21 @@ def test_a_few_counted_instructions_more_are_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("unit", "was", "now", "lost"),
+    [
+        (Unit.CYCLES, 66.0, 67.0, True),
+        (Unit.CYCLES, 50_000.0, 51_000.0, False),
+        (Unit.CYCLES, 50_000.0, 52_500.0, True),
+        (Unit.NANOSECONDS, 612.0, 620.0, False),
+        (Unit.NANOSECONDS, 612.0, 650.0, True),
+    ],
+)
+def test_paths_through_python_may_be_a_little_longer(unit: Unit, was: float, now: float, lost: bool) -> None:
+    old, new = (report(COUNTING, result("trap/a", unit, (count,) * 3)) for count in (was, now))
+    assert compare(old, new).lost is lost and not compare(new, old).lost
+
+
+@pytest.mark.parametrize(
     ("other", "said"),
     [
         (replace(NATIVE, backend="vmx"), "another backend: svm before, vmx now"),
