@@ -244,15 +244,22 @@ class _Maker:
         self.row, self.spec, self.layer = row, spec, layer
         world: World = "pair" if spec.world == "pair" else "L1"
         self.stage = Stage.of(world, "pae" if spec.paging == "pae" else "legacy", switcher)
-        self.symbols = dict(self.stage.symbols)
+        # With the labels of its own code, which most cases do not have.
+        self.symbols: Mapping[str, int] = {}
         for each in spec.code:
-            start = self.number(each.at, "code.at")
-            self.symbols |= {name: start + offset for name, offset in each.labels.items()}
+            if each.labels:
+                start = self.number(each.at, "code.at")
+                own = {name: start + offset for name, offset in each.labels.items()}
+                self.symbols = {**(self.symbols or self.stage.symbols), **own}
         self.cpu = self._cpu()
 
     def number(self, value: schema.Value, key: str) -> int:
+        if isinstance(value, int):
+            return value
         try:
-            return expression.evaluate(value, self.symbols)
+            if self.symbols:
+                return expression.evaluate(value, self.symbols)
+            return self.stage.evaluate(value)
         except expression.ExpressionError as error:
             raise self.error(key, str(error), "numbers, and symbols of the stage") from error
 

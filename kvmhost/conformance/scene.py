@@ -32,19 +32,29 @@ class Scene:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self._bytes = bytearray(stage.template.image)
-        self._touched: set[int] = set()
+        # Only pages that were written are copied: a case touches a few of forty.
+        self._pages: dict[int, bytearray] = {}
+        self._written: list[tuple[int, int]] = []
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the arena as it is now, by physical address."""
         offset = self._offset(address, size)
-        return bytes(self._bytes[offset : offset + size])
+        return b"".join(
+            self._pages[page][start:end]
+            if page in self._pages
+            else self.stage.template.image[page * PAGE + start : page * PAGE + end]
+            for page, start, end in _pages(offset, size)
+        )
 
     def write(self, address: int, data: bytes) -> None:
         """Lay bytes into the arena, by physical address; StageError outside of it."""
         offset = self._offset(address, len(data))
-        self._bytes[offset : offset + len(data)] = data
-        self._touched.update(range(offset // PAGE, (offset + max(len(data), 1) - 1) // PAGE + 1))
+        for page, start, end in _pages(offset, len(data)):
+            if page not in self._pages:
+                self._pages[page] = bytearray(self.stage.template.image[page * PAGE : page * PAGE + PAGE])
+            place = page * PAGE + start
+            self._pages[page][start:end] = data[place - offset : place - offset + end - start]
+            self._written.append((place, place + end - start))
 
     def descriptor(
         self, selector: int, table: Table = "host", raw: bytes | None = None, **fields: int | str
@@ -127,14 +137,19 @@ class Scene:
             self.write(ADDRESS["REGS_PAGE"] + places[name], (value & 0xFFFFFFFF).to_bytes(4, "little"))
 
     def patches(self) -> tuple[Patch, ...]:
-        """What differs from the template, in order of addresses."""
-        found: list[Patch] = []
-        for page in sorted(self._touched):
-            offset = page * PAGE
-            now = bytes(self._bytes[offset : offset + PAGE])
-            before = self.stage.template.image[offset : offset + PAGE]
-            found += [Patch(ARENA + offset + a, now[a:b]) for a, b in _differences(before, now)]
-        return tuple(found)
+        """What differs from the template, in order of addresses; no patch goes over the end of a page."""
+        template = self.stage.template.image
+        stretches: list[tuple[int, int]] = []
+        end = 0
+        for first, last in sorted(self._written):
+            for place in _differences(template, self._pages[first // PAGE], max(first, end), last):
+                near = stretches and place - stretches[-1][1] < _NEAR
+                if near and stretches[-1][0] // PAGE == place // PAGE:
+                    stretches[-1] = (stretches[-1][0], place + 1)
+                else:
+                    stretches.append((place, place + 1))
+            end = max(end, last)
+        return tuple(Patch(ARENA + a, self.read(ARENA + a, b - a)) for a, b in stretches)
 
     def _offset(self, address: int, size: int) -> int:
         if not ARENA <= address <= address + size <= ARENA + ARENA_SIZE:
@@ -200,25 +215,22 @@ class Scene:
         return now
 
 
-def _differences(before: bytes, now: bytes) -> list[tuple[int, int]]:
-    """The stretches [start, end) in which two pages differ."""
-    if before == now:
-        return []
-    stretches: list[tuple[int, int]] = []
-    for place in _different_places(before, now):
-        if stretches and place - stretches[-1][1] < _NEAR:
-            stretches[-1] = (stretches[-1][0], place + 1)
-        else:
-            stretches.append((place, place + 1))
-    return stretches
+def _pages(offset: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """The pages of a range of the arena, each with the part [start, end) of it."""
+    while size > 0:
+        page, start = divmod(offset, PAGE)
+        part = min(size, PAGE - start)
+        yield page, start, start + part
+        offset, size = offset + part, size - part
 
 
-def _different_places(before: bytes, now: bytes) -> Iterator[int]:
-    """By pieces first: there are thousands of cases, and most pages differ in a few bytes."""
-    for start in range(0, len(now), _PIECE):
-        old, new = before[start : start + _PIECE], now[start : start + _PIECE]
-        if old != new:
-            yield from (start + place for place in range(len(new)) if old[place] != new[place])
+def _differences(before: bytes, page: bytearray, first: int, last: int) -> Iterator[int]:
+    """The offsets in [first, last), all in one page, at which that page is not as it was before."""
+    base = first // PAGE * PAGE
+    for start in range(first, last, _PIECE):
+        end = min(start + _PIECE, last)
+        if before[start:end] != page[start - base : end - base]:
+            yield from (place for place in range(start, end) if before[place] != page[place - base])
 
 
 def _known(fields: dict[str, int] | dict[str, int | str], allowed: frozenset[str], what: str) -> None:

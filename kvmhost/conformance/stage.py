@@ -114,6 +114,8 @@ class Stage:
     switcher: SwitcherImage | None
     symbols: Mapping[str, int] = field(repr=False)
     template: Template = field(repr=False)
+    # What evaluate() has found: thousands of cases write the same few words.
+    _values: dict[str, int] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(world: World, paging: PagingFormat = "legacy", switcher: SwitcherImage | None = None) -> Stage:
@@ -125,38 +127,47 @@ class Stage:
 
     def evaluate(self, value: str | int) -> int:
         """A number as a row writes it.  Raises expression.ExpressionError."""
-        return expression.evaluate(value, self.symbols)
+        if isinstance(value, int):
+            return value
+        if value not in self._values:
+            self._values[value] = expression.evaluate(value, self.symbols)
+        return self._values[value]
 
     def cpu(self, start: Start) -> Cpu:
         """The machine at one of the four starts."""
-        if (start == "trip") != (self.world == "pair"):
-            raise StageError(f"a case of world {self.world} cannot start with {start!r}")
-        rings = {
-            "ring0": ("HOST_CODE", HCS, HDS, "HOST_STACK", 0x2),
-            "trip": ("HOST_CODE", HCS, HDS, "HOST_STACK", 0x2),
-            "ring1": ("G_CODE", GCS[self.world], GDS[self.world], "G_STACK", 0x202),
-            "ring3": ("U_CODE", UCS, UDS, "U_STACK", 0x202),
-        }
-        code, cs, data, stack, eflags = rings[start]
-        gprs = {**HOST_GPRS, "eax": P, "ebx": ADDRESS["GUEST_TOP"]} if start == "trip" else DEFAULT_GPRS
-        cpu = Cpu(
-            eip=ADDRESS[code],
-            cs=cs,
-            ss=data,
-            esp=ADDRESS[stack] + PAGE,
-            eflags=eflags,
-            cr0=CR0,
-            cr3=ADDRESS["HOST_TOP"],
-            cr4=CR4_PAE if self.paging == "pae" else 0,
-            gdt_base=ADDRESS["HOST_GDT"],
-            gdt_limit=GDT_LIMIT,
-            idt_base=ADDRESS["HOST_IDT"],
-            idt_limit=IDT_LIMIT,
-            tr=TSEL,
-            ds=data,
-            es=data,
-        )
-        return replace(cpu, **gprs)  # type: ignore[arg-type]
+        return _cpu(self, start)
+
+
+@cache
+def _cpu(stage: Stage, start: Start) -> Cpu:
+    if (start == "trip") != (stage.world == "pair"):
+        raise StageError(f"a case of world {stage.world} cannot start with {start!r}")
+    rings = {
+        "ring0": ("HOST_CODE", HCS, HDS, "HOST_STACK", 0x2),
+        "trip": ("HOST_CODE", HCS, HDS, "HOST_STACK", 0x2),
+        "ring1": ("G_CODE", GCS[stage.world], GDS[stage.world], "G_STACK", 0x202),
+        "ring3": ("U_CODE", UCS, UDS, "U_STACK", 0x202),
+    }
+    code, cs, data, stack, eflags = rings[start]
+    gprs = {**HOST_GPRS, "eax": P, "ebx": ADDRESS["GUEST_TOP"]} if start == "trip" else DEFAULT_GPRS
+    cpu = Cpu(
+        eip=ADDRESS[code],
+        cs=cs,
+        ss=data,
+        esp=ADDRESS[stack] + PAGE,
+        eflags=eflags,
+        cr0=CR0,
+        cr3=ADDRESS["HOST_TOP"],
+        cr4=CR4_PAE if stage.paging == "pae" else 0,
+        gdt_base=ADDRESS["HOST_GDT"],
+        gdt_limit=GDT_LIMIT,
+        idt_base=ADDRESS["HOST_IDT"],
+        idt_limit=IDT_LIMIT,
+        tr=TSEL,
+        ds=data,
+        es=data,
+    )
+    return replace(cpu, **gprs)  # type: ignore[arg-type]
 
 
 def page_number(address: int) -> int:

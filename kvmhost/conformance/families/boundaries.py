@@ -198,8 +198,7 @@ def _real(row: Row, layer: str, switcher: SwitcherImage, way: Way, label: str, a
 
 def _patched(row: Row, layer: str, way: Way, label: str, reference: Reference) -> Spec:
     """The same with INT 2 in a copy of the reference Switcher."""
-    first = link(reference).way(way.vector)[0]
-    place = first if label.startswith("stub") else label
+    place = link(reference).way(way.vector)[0] if label.startswith("stub") else label
     patched = image_of(reference, {place: INT2})
     at = patched.symbols[place]
     made = spec(

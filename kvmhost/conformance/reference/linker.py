@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 
-from .reference import VECTORS, Instruction, Part, Reference, ReferenceFileError
+from .reference import VECTORS, Instruction, Part, Reference, ReferenceFileError, Stubs
 
 PAGE = 4096
 _DISTANCE = 4
@@ -78,7 +79,7 @@ def link(reference: Reference, insert: Mapping[str, bytes] = MappingProxyType({}
     >>> seed.symbols["B03"], seed.entries[0] == seed.symbols["B40v0"]
     (1, True)
     """
-    pieces = [*_parts(reference), *_stub_pieces(reference)]
+    pieces = [*_parts(reference), *_stub_pieces(reference.stubs)]
     unknown = set(insert) - {instruction.label for _, instruction in pieces}
     if unknown:
         raise ReferenceFileError(reference.name, f"there is no boundary {', '.join(sorted(unknown))}")
@@ -115,12 +116,13 @@ def _names(part: Part, number: int, label: str) -> tuple[str, ...]:
     return (*begins, f"{label}r") if part.symbol == "return_to_host" else begins
 
 
-def _stub_pieces(reference: Reference) -> list[_Piece]:
-    return [piece for vector in range(VECTORS) for piece in _stub(reference, vector)]
+@cache
+def _stub_pieces(rule: Stubs) -> tuple[_Piece, ...]:
+    """Most of the text, and the same whatever is inserted elsewhere."""
+    return tuple(piece for vector in range(VECTORS) for piece in _stub(rule, vector))
 
 
-def _stub(reference: Reference, vector: int) -> list[_Piece]:
-    rule = reference.stubs
+def _stub(rule: Stubs, vector: int) -> list[_Piece]:
     code = [
         Instruction(f"B41v{vector}", rule.number(vector), f"push {vector:#x}"),
         Instruction(f"B42v{vector}", rule.jump, f"jmp {rule.exits[vector]}", rule.exits[vector]),
