@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,10 @@ from kvmhost.cli.failures import DONE, GUEST_FAILED, HOST_CANNOT, OUR_FAULT, Usa
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
+    from kvmhost.conformance.case import Case
     from kvmhost.conformance.results import Run
     from kvmhost.conformance.row import Row
+    from kvmhost.conformance.runners.compiled import Selection
     from kvmhost.conformance.switcher_image import SwitcherImage
 
     Backend: TypeAlias = Literal["auto", "native", "lab"]
@@ -191,21 +193,55 @@ def switchers_of(arguments: argparse.Namespace) -> dict[str, SwitcherImage]:
 
 def perform(arguments: argparse.Namespace, runners: tuple[str, ...]) -> int:
     """Run the rows and write every report."""
+    import gc
     from dataclasses import replace
 
     from kvmhost.conformance.report import as_json, baseline, files
     from kvmhost.conformance.selection import select
 
+    # A million small objects that live until the end: looking for cycles would take a third of the time.
+    gc.disable()
     rows = select(arguments.rows, arguments.scope)
     before = as_json.read(arguments.baseline) if arguments.baseline is not None else None
     switchers = switchers_of(arguments)
     where = place(arguments, runners)
     files.try_all(path for path in (arguments.json, arguments.junit, arguments.html) if path is not None)
-    done = run(arguments, runners, rows, switchers, where, trace=False)
+    selection = selection_of(arguments, runners, rows, switchers)
+    done = run(arguments, runners, rows, switchers, where, trace=False, selection=selection)
     if before is not None:
         done = replace(done, baseline=baseline.compare(before, done, str(arguments.baseline)))
     write_reports(arguments, done)
+    if selection is not None and not done.interrupted:
+        from kvmhost.conformance.runners.kvm import BATCH_CASES
+
+        selection.keep(BATCH_CASES)
     return exit_code(done, arguments)
+
+
+def selection_of(
+    arguments: argparse.Namespace,
+    runners: tuple[str, ...],
+    rows: tuple[Row, ...],
+    switchers: dict[str, SwitcherImage],
+) -> Selection | None:
+    """What earlier runs have left of these rows; only the kvm runner has a use for it."""
+    if runners != ("kvm",):
+        return None
+    from kvmhost.conformance.runners.compiled import Selection
+
+    drawn = f"seed {arguments.seed}, {'stress' if arguments.scope == 'stress' else 'no stress'}"
+    selection = Selection(rows, switchers, drawn, expander(arguments, switchers))
+    selection.load()
+    return selection
+
+
+def expander(
+    arguments: argparse.Namespace, switchers: dict[str, SwitcherImage]
+) -> Callable[[Row], Sequence[Case]]:
+    """What makes the cases of a row."""
+    from kvmhost.conformance.expand import expand
+
+    return lambda row: expand(row, switchers, seed=arguments.seed, stress=arguments.scope == "stress")
 
 
 def run(
@@ -216,6 +252,7 @@ def run(
     where: Backend,
     *,
     trace: bool,
+    selection: Selection | None = None,
 ) -> Run:
     """The run itself; a signal ends it early and leaves what was finished."""
     from importlib.metadata import version
@@ -223,7 +260,6 @@ def run(
     from kvmhost.cli.ending import ended_by_signals
     from kvmhost.cli.progress import progress_line
     from kvmhost.conformance import session
-    from kvmhost.conformance.expand import expand
     from kvmhost.conformance.runners import make
     from kvmhost.conformance.selection import described
     from kvmhost.conformance.verdict import compare
@@ -239,11 +275,12 @@ def run(
         seed=arguments.seed,
         repeat=arguments.repeat,
         trace=trace,
+        memory=selection.memory if selection is not None else None,
     )
     with ended_by_signals():
         return session.run(
             plan,
-            lambda row: expand(row, switchers, seed=arguments.seed, stress=arguments.scope == "stress"),
+            selection.cases if selection is not None else expander(arguments, switchers),
             lambda name: make(name, backend=where, seed=arguments.seed),
             compare,
             progress_line(),

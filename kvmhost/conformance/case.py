@@ -221,7 +221,17 @@ class Case:
     @property
     def external(self) -> bool:
         """Whether the runner must get hold of the vCPU in the middle: only kvm can."""
-        return self.event is not None or bool(self.expect.hidden)
+        return self.event is not None or self.looks_inside
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the cached parts of segment registers are compared."""
+        return bool(self.expect.hidden)
+
+    @property
+    def meant(self) -> tuple[Outcome, int | None]:
+        """The outcome that is expected, and the vector if it is a trap."""
+        return self.expect.outcome, self.expect.trap.vector if self.expect.trap else None
 
     def expectations(self) -> tuple[Expect, ...]:
         """Every Expect in the case, whichever environment it is for."""
@@ -265,7 +275,8 @@ class Observation:
     "dr7"; tables "gdt_base" "gdt_limit" "idt_base" "idt_limit" "tr" "ldtr".  stack are the dwords upwards
     from where the handler's ESP was (the vector that the stub pushed is the first).  memory is by (address,
     size) of the case's watched().  changed are arena pages, None where the engine died before they could be
-    compared.  A shutdown or a timeout brings none of the registers, but memory where the engine allows.
+    compared.  A shutdown or a timeout brings none of the registers, but memory where the engine allows.  raw
+    is all that an engine said of the case, b"" where that is not one piece: two of the same bytes are alike.
     """
 
     outcome: Outcome
@@ -281,3 +292,4 @@ class Observation:
     hidden: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     values: Mapping[str, object] = field(default_factory=dict)
     detail: str = ""
+    raw: bytes = field(default=b"", repr=False, compare=False)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .case import Case, Expect, Observation
+from .case import Case, Observation
 from .listing import instruction
 from .results import Boundary, NmiMap, Status, Verdict
 from .stage import SW
@@ -94,7 +94,7 @@ def boundaries(image: SwitcherImage, found: Mapping[tuple[int, str], list[Seen]]
 def boundary(image: SwitcherImage, label: str, offset: int, cases: list[Seen]) -> Boundary:
     """One boundary, from all cases that are about it."""
     worst = min(cases, key=lambda one: ORDER.index(verdict(one)))
-    expected = min((meaning(one.case.expect) for one in cases), key=ORDER.index)
+    expected = min((meaning(one.case) for one in cases), key=ORDER.index)
     return Boundary(
         label,
         SW + offset,
@@ -118,11 +118,12 @@ def verdict(one: Seen) -> Verdict:
     return Verdict.HANDLED if trap is not None and trap.vector == NMI else Verdict.SAFE
 
 
-def meaning(expect: Expect) -> Verdict:
+def meaning(case: Case) -> Verdict:
     """What the row says that an NMI does."""
-    if expect.outcome == "shutdown":
+    outcome, vector = case.meant
+    if outcome == "shutdown":
         return Verdict.FATAL
-    return Verdict.HANDLED if expect.trap is not None and expect.trap.vector == NMI else Verdict.SAFE
+    return Verdict.HANDLED if vector == NMI else Verdict.SAFE
 
 
 def detail(one: Seen) -> str:

@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 from . import nmi_map, proof
 from .case import Case, Observation
 from .errors import MachineryBroke, RunnerAbsent
+from .memory import Known, Memory, Remembered
 from .results import (
     Absent,
     CaseResult,
@@ -71,6 +72,13 @@ class Tracer(Protocol):
         ...
 
 
+@runtime_checkable
+class Recalls(Protocol):
+    """A runner that asks for what is known before it makes anything of a record."""
+
+    recall: Callable[[Case, bytes, Callable[[], Observation]], bool]
+
+
 class Judgement(Protocol):
     """What a comparison says of one case."""
 
@@ -121,7 +129,7 @@ class Plan:
     """What is to be run.
 
     selection: the rows in words.  words: the command line.  seed: of random cases, which `expand` has got.
-    trace: run the first failures again step by step, if the runner can.
+    trace: run the first failures again step by step, if the runner can.  memory: verdicts of earlier runs.
     """
 
     rows: tuple[Row, ...]
@@ -133,6 +141,7 @@ class Plan:
     seed: int = 1
     repeat: int = 1
     trace: bool = False
+    memory: Memory | None = None
 
 
 @dataclass(slots=True)
@@ -210,6 +219,7 @@ class Turn:
     found: dict[str, CaseResult] = field(default_factory=dict)
     seen: list[nmi_map.Seen] = field(default_factory=list)
     explained: int = 0
+    known: Known = field(default_factory=dict)
 
     def take(self) -> None:
         """Run everything, and leave what came of it in `gathered`, whatever ends it."""
@@ -217,6 +227,9 @@ class Turn:
         unmet = self.asked(wanted)
         able = [case for case in wanted if not unmet[case.id]]
         name = self.runner.environment.runner
+        if self.plan.memory is not None and isinstance(self.runner, Recalls):
+            self.known = self.plan.memory.of(self.runner.environment)
+            self.runner.recall = self.recall
         self.progress.begin(name, len(able) * self.plan.repeat)
         try:
             for _ in range(self.plan.repeat):
@@ -252,12 +265,38 @@ class Turn:
         if result.status is Status.FAIL and self.explained < EVIDENCE:
             self.explained += 1
             result = with_evidence(result, case, observation, judged)
+        elif result.status is not Status.FAIL and observation.raw and self.plan.memory is not None:
+            told = (result.status, result.because, result.alternative, result.outcome, result.differences)
+            self.known[case.id] = Remembered(observation.raw, *told)
+        self.found_out(case, result, lambda: observation)
+
+    def recall(self, case: Case, raw: bytes, observe: Callable[[], Observation]) -> bool:
+        """A record has come in; whether its verdict is known, and with that all is done."""
+        known = self.known.get(case.id)
+        if known is None or known.raw != raw:
+            return False
+        result = CaseResult(
+            case.name,
+            case.layer,
+            self.runner.environment.runner,
+            known.status,
+            known.because,
+            known.alternative,
+            known.outcome,
+            known.differences,
+        )
+        self.found_out(case, result, observe)
+        return True
+
+    def found_out(self, case: Case, result: CaseResult, observe: Callable[[], Observation]) -> None:
+        """There is a result of a case, perhaps not the first."""
         if case.id in self.found:
             result = again(self.found[case.id], result)
         else:
-            result = replace(result, failed=int(result.status is Status.FAIL))
+            if result.status is Status.FAIL:
+                result = replace(result, failed=1)
             if case.row in nmi_map.ROWS:
-                self.seen.append(nmi_map.Seen(case, observation, result.status))
+                self.seen.append(nmi_map.Seen(case, observe(), result.status))
         self.found[case.id] = result
         self.progress.done(result)
 

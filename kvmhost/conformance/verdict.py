@@ -212,4 +212,4 @@ def _changed(allowed: frozenset[int], found: frozenset[int] | None, ignored: Map
 
 
 def _pages(pages: frozenset[int]) -> str:
-    return " ".join(PAGES[page] for page in sorted(pages))
+    return " ".join(PAGES[page] if page < len(PAGES) else f"page {page}" for page in sorted(pages))

@@ -16,6 +16,16 @@ from ..results import Environment
 Heard = Callable[[Case, Observation], None]
 """Called with each result as it comes in."""
 
+Recall = Callable[[Case, bytes, Callable[[], Observation]], bool]
+"""Called with all that an engine said of a case, before that is made an Observation, and with what would make
+it one; true if nobody needs to hear of it any more."""
+
+
+def no_recall(case: Case, raw: bytes, observe: Callable[[], Observation]) -> bool:
+    """Nothing is known."""
+    return False
+
+
 # What only a runner with its hands on a vCPU can do.
 KVM_ONLY = frozenset(
     {
@@ -62,11 +72,11 @@ def unmet(case: Case, features: frozenset[str]) -> str:
     'smap'
     """
     wanted = set(case.requires)
-    if case.template is None:
+    if case.program is not None:
         wanted.add("kvm")
     if case.event is not None:
         wanted.add({"intr": "intr-injection", "nmi": "nmi-injection"}.get(case.event.kind, "kvm"))
-    if case.expect.hidden:
+    if case.looks_inside:
         wanted.add("hidden-state")
     missing = wanted - features
     return min(missing) if missing else ""

@@ -35,7 +35,7 @@ REASON = HEADER + int(ffi.offsetof("struct conform_header", "reason"))
 IDLE, RUNNING, DONE = int(lib.CONFORM_IDLE), int(lib.CONFORM_RUNNING), int(lib.CONFORM_DONE)
 SETUP = int(lib.CONFORM_SETUP)
 TIMEOUT, REPORT = int(lib.CONFORM_TIMEOUT), int(lib.CONFORM_REPORT)
-_CASE = int(ffi.sizeof("struct conform_case"))
+CASE_BYTES = int(ffi.sizeof("struct conform_case"))
 _RESULT = int(ffi.sizeof("struct conform_result"))
 OUTCOMES: dict[int, Outcome] = {
     int(lib.CONFORM_NOTHING): "broken",
@@ -148,7 +148,7 @@ def batches(cases: Iterable[Case], most: int | None = None) -> Iterator[Batch]:
 
 def _size(case: Case) -> int:
     parts = sum(len(patch.data) + 16 for patch in case.patches)
-    return parts + sum(watch.size + 8 for watch in case.watched()) + _CASE + _RESULT + 256
+    return parts + sum(watch.size + 8 for watch in case.watched()) + CASE_BYTES + _RESULT + 256
 
 
 def check(case: Case) -> None:
@@ -179,7 +179,7 @@ class _Layout:
         self.base = int(lib.CONFORM_BATCH)
         self.table = ffi.new("struct conform_case[]", count)
         self.pieces: list[bytes] = []
-        self.place = self.base + count * _CASE
+        self.place = self.base + count * CASE_BYTES
 
     def put(self, data: bytes, align: int = 4) -> int:
         """Lay bytes down; their address."""
@@ -258,16 +258,17 @@ def observe(case: Case, raw: bytes) -> Observation:
     pages = int(result.changed[0]) | int(result.changed[1]) << 32
     changed = frozenset(page for page in range(pages.bit_length()) if pages >> page & 1)
     if outcome != "trap":
-        return Observation(outcome, memory=memory, changed=changed, detail=_detail(outcome, result))
+        detail = _detail(outcome, result)
+        return Observation(outcome, memory=memory, changed=changed, detail=detail, raw=raw)
     saved = result.saved
-    stack = tuple(saved.stack[0 : saved.stack_words])
+    stack = tuple(saved.stack[0 : min(saved.stack_words, len(saved.stack))])
     if len(stack) < 4:
         detail = f"a trap whose frame has only {len(stack)} words before its stack's page ends"
-        return Observation("broken", memory=memory, changed=changed, stack=stack, detail=detail)
+        return Observation("broken", memory=memory, changed=changed, stack=stack, detail=detail, raw=raw)
     trap, esp = frame(stack, int(saved.esp))
     if trap.cs == lib.CONFORM_CS and _in_launch(trap.eip):
         detail = f"vector {trap.vector}, error {trap.error:#x}, while segments were loaded and the start made"
-        return Observation("setup", trap, memory=memory, changed=changed, stack=stack, detail=detail)
+        return Observation("setup", trap, memory=memory, changed=changed, stack=stack, detail=detail, raw=raw)
     names = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")
     return Observation(
         "trap",
@@ -289,6 +290,7 @@ def observe(case: Case, raw: bytes) -> Observation:
         stack=stack,
         memory=memory,
         changed=changed,
+        raw=raw,
     )
 
 

@@ -14,9 +14,10 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +30,7 @@ from ..case import Case, Event, Observation
 from ..errors import ConformanceError, MachineryBroke, RunnerAbsent
 from ..results import Environment
 from ..stage import ADDRESS, ARENA, PAGES
-from . import base, batch, probe
+from . import base, batch, compiled, probe
 from .batch import Batch
 from .programs import trips
 
@@ -60,6 +61,7 @@ class KvmRunner:
         self._environment = Environment("kvm", "", "")
         self._features: frozenset[str] = frozenset()
         self._worker: Worker | None = None
+        self.recall: base.Recall = base.no_recall
 
     @property
     def environment(self) -> Environment:
@@ -129,18 +131,22 @@ class KvmRunner:
             elif case.program is not None:
                 heard(case, self._worker.program(case))
         played = [case for case in cases if case.program is None]
-        for laid in batch.batches(played, most=BATCH_CASES):
-            answer = self._batch(laid)
-            for index, case in enumerate(laid.cases):
-                heard(case, answer.observation(index))
+        for answer in self._worker.play_all(compiled.batches_of(played, BATCH_CASES)):
+            self._count(answer)
+            for index, case in enumerate(answer.laid.cases):
+                if not self.recall(case, answer.raw(index), partial(answer.observation, index)):
+                    heard(case, answer.observation(index))
 
     def _batch(self, laid: Batch) -> Answer:
         assert self._worker is not None
         answer = self._worker.play(laid)
+        self._count(answer)
+        return answer
+
+    def _count(self, answer: Answer) -> None:
         self.engine_seconds += answer.run_seconds
         self.starts += answer.starts
         self.runs += answer.runs
-        return answer
 
 
 def _choose() -> tuple[str, str]:
@@ -195,23 +201,30 @@ class Answer:
         self.runs: int = said["runs"]
         self.starts: int = said["starts"]
         self.run_seconds: float = said["run_seconds"]
-        self._laid = laid
+        self.laid = laid
         self._details: Mapping[str, Mapping[str, Any]] = said["details"]
         self._memory = memory
-        sizes = (laid.result_end(index) - at for index, at in enumerate(laid.results))
-        self._places = dict(zip(laid.results, accumulate(sizes, initial=0), strict=False))
+        sizes = [laid.result_end(index) - at for index, at in enumerate(laid.results)]
+        places = zip(accumulate(sizes, initial=0), sizes, strict=False)
+        self._places = dict(zip(laid.results, places, strict=True))
+
+    def raw(self, index: int) -> bytes:
+        """All that was said of a case: the monitor's record, and what the worker has noted."""
+        noted = self._details.get(str(index))
+        record = self._read(self.laid.results[index])
+        return record + json.dumps(noted, sort_keys=True).encode() if noted else record
 
     def observation(self, index: int) -> Observation:
         """What came of a case."""
-        seen = self._laid.observe(index, self._read)
+        seen = batch.observe(self.laid.cases[index], self._read(self.laid.results[index]))
         detail = self._details.get(str(index), {})
-        seen = replace(seen, hidden=detail.get("hidden", {}))
+        seen = replace(seen, hidden=detail.get("hidden", {}), raw=self.raw(index))
         return (
             replace(seen, outcome=detail["outcome"], detail=detail["detail"]) if "outcome" in detail else seen
         )
 
-    def _read(self, address: int, size: int) -> bytes:
-        place = self._places[address]
+    def _read(self, address: int) -> bytes:
+        place, size = self._places[address]
         return self._memory[place : place + size]
 
 
@@ -252,10 +265,28 @@ class Worker:
 
     def play(self, laid: Batch) -> Answer:
         """Let a batch be played."""
+        (answer,) = self.play_all([laid])
+        return answer
+
+    def play_all(self, batches: Iterable[Batch]) -> Iterator[Answer]:
+        """Let batches be played, each while whoever asks looks at the answer before."""
+        under_way: list[tuple[Batch, str]] = []
+        for laid in batches:
+            under_way.append((laid, self._begin(laid)))
+            if len(under_way) > 1:
+                yield self._end(*under_way.pop(0))
+        for each in under_way:
+            yield self._end(*each)
+
+    def _begin(self, laid: Batch) -> str:
+        """Order a batch; the number of the order."""
         self._orders += 1
-        image, answer = f"batch-{self._orders}", f"answer-{self._orders}"
+        number = str(self._orders)
+        image, answer = f"batch-{number}", f"answer-{number}"
         pieces = [*laid.memory(), (batch.HEADER, laid.header())]
-        (Path(self._folder.name) / image).write_bytes(b"".join(data for _, data in pieces))
+        with (Path(self._folder.name) / image).open("wb") as file:
+            for _, data in pieces:
+                file.write(data)
         first, last = min(PAGES.index(p) for p in GUEST_PAGES), max(PAGES.index(p) for p in GUEST_PAGES)
         self._order(
             folder=self._folder.name,
@@ -268,19 +299,23 @@ class Worker:
             switcher=ADDRESS["SW_TEXT"],
             guest=[ARENA + first * lib.CONFORM_PAGE, ARENA + (last + 1) * lib.CONFORM_PAGE],
             external={
-                str(index): {"event": _event(case.event), "hidden": bool(case.expect.hidden)}
+                str(index): {"event": _event(case.event), "hidden": case.looks_inside}
                 for index, case in enumerate(laid.cases)
                 if case.external
             },
         )
+        return number
+
+    def _end(self, laid: Batch, number: str) -> Answer:
+        """Wait for what comes of an order."""
         said = self._listen()
         while "done" not in said:
             self._refused(said)
             said = self._listen()
-        place = Path(self._folder.name) / answer
+        place = Path(self._folder.name) / f"answer-{number}"
         memory = place.read_bytes()
         place.unlink()
-        (Path(self._folder.name) / image).unlink()
+        (Path(self._folder.name) / f"batch-{number}").unlink()
         return Answer(laid, said, memory)
 
     def program(self, case: Case) -> Observation:
