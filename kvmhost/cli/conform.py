@@ -178,7 +178,7 @@ def explain(arguments: argparse.Namespace, runners: tuple[str, ...]) -> int:
         result = next((row for row in before.rows if row.id == found[0].id), None)
         if result is None:
             say(f"{found[0].id} was not run there")
-    print(render(found[0], expand(found[0], switchers), result), end="")
+    print(render(found[0], expand(found[0], switchers, seed=arguments.seed), result), end="")
     if arguments.runner is None:
         return DONE
     return exit_code(done, arguments)
@@ -227,9 +227,12 @@ def selection_of(
     """What earlier runs have left of these rows; only the kvm runner has a use for it."""
     if runners != ("kvm",):
         return None
+    from importlib.metadata import version
+
     from kvmhost.conformance.runners.compiled import Selection
 
     drawn = f"seed {arguments.seed}, {'stress' if arguments.scope == 'stress' else 'no stress'}"
+    drawn += f", hypothesis {version('hypothesis')}"  # another one may draw other states
     selection = Selection(rows, switchers, drawn, expander(arguments, switchers))
     selection.load()
     return selection
@@ -281,7 +284,7 @@ def run(
         return session.run(
             plan,
             selection.cases if selection is not None else expander(arguments, switchers),
-            lambda name: make(name, backend=where, seed=arguments.seed),
+            lambda name: make(name, backend=where),
             compare,
             progress_line(),
         )

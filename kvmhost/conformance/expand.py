@@ -79,7 +79,7 @@ def expand(
     """
     from .families.layered import LAYERED
 
-    row = _drawn(row, seed, stress)
+    row = of_this_run(row, seed, stress)
     if row.program:
         return list(_programs(row))
     if row.family in LAYERED:
@@ -140,7 +140,7 @@ def family(row: Row) -> Family:
     return FAMILIES[row.family]
 
 
-def _drawn(row: Row, seed: int, stress: bool) -> Row:
+def of_this_run(row: Row, seed: int, stress: bool = False) -> Row:
     """The row with the parameters of this run: stress has those that are others then."""
     told = dict(row.parameters)
     more = told.pop("stress", NOTHING)

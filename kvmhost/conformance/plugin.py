@@ -138,7 +138,7 @@ def run(config: pytest.Config, runner: str, rows: tuple[Row, ...]) -> Run:
     done = session.run(
         plan,
         lambda row: expand(row, switchers, seed=seed, stress=stress),
-        lambda name: make(name, backend=config.getoption("--conform-backend"), seed=seed),
+        lambda name: make(name, backend=config.getoption("--conform-backend")),
         compare,
     )
     if done.interrupted:

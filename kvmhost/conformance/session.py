@@ -41,6 +41,8 @@ EVIDENCE = 200
 ASKED = 100
 #: How many failures are run again step by step, and how many of the last steps are told.
 TRACED, STEPS = 4, 24
+#: How many rows of random states are shrunk, each on one layer: it takes a start of the engine a step.
+SHRUNK = 2
 Heard = Callable[[Case, Observation], None]
 
 
@@ -239,6 +241,7 @@ class Turn:
                     f"nothing was heard of {len(unheard):,} cases", cause=f"such as {unheard[0]}"
                 )
             self.trace(able)
+            self.shrink()
         except KeyboardInterrupt as signal:
             left = len(able) - len(self.found)
             told = f"{interrupted(signal)} while {name} ran: {left:,} of its {len(able):,} cases did not"
@@ -319,6 +322,34 @@ class Turn:
         for case in failed[:TRACED]:
             found = steps(case, self.runner.trace(case)[-STEPS:])
             self.found[case.id] = replace(self.found[case.id], steps=found)
+
+    def shrink(self) -> None:
+        """Say in the first failure of a row of random states which is the smallest that fails."""
+        from .families.trips import RANDOM
+
+        failed = {id: one for id, one in self.found.items() if one.status is Status.FAIL}
+        rows = [row for row in self.plan.rows if row.family in RANDOM]
+        wanted = [
+            (row, next((case for case in self.cases[row.id] if case.id in failed), None)) for row in rows
+        ]
+        for row, case in [each for each in wanted if each[1]][:SHRUNK]:
+            assert case is not None
+            from .shrinking import smallest
+
+            layer, switcher = case.layer, self.plan.switchers[case.layer]
+            came = {one.name: one.id in failed for one in self.cases[row.id] if one.layer == layer}
+            found = smallest(row, self.plan.seed, layer, switcher, came, self.fails_again)
+            if found:
+                told = f"the smallest state that fails: {found}"
+                because = "; ".join(filter(None, (failed[case.id].because, told)))
+                self.found[case.id] = replace(failed[case.id], because=because)
+
+    def fails_again(self, case: Case) -> bool:
+        """Play one case more, of which nothing is kept but whether it failed."""
+        seen: list[Status] = []
+        environment = self.runner.environment
+        self.runner.run([case], lambda one, what: seen.append(self.judge(one, what, environment).status))
+        return seen == [Status.FAIL]
 
     def keep(self, unmet: Mapping[str, str], seconds: float) -> None:
         """Hand over what there is: every case in the order of the rows, and the runner's own facts."""

@@ -40,7 +40,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
     def install(
         sees: Callable[[Case], Observation] = as_expected, absent: str = "", **more: Any
     ) -> list[FakeEngine]:
-        def make(name: str, *, backend: str, seed: int) -> FakeEngine:
+        def make(name: str, *, backend: str) -> FakeEngine:
             if name == absent:
                 raise RunnerAbsent(f"there is no {name}", next_step=f"install {name}")
             made.append(FakeEngine(name, sees, **more))

@@ -1,14 +1,12 @@
 """The generated families: their rules against worked examples, and that nothing of a family is left out."""
 
-import random
 from collections import Counter
 
 import pytest
 
 from kvmhost.conformance import expand, row
 from kvmhost.conformance.case import NO_ERROR, Case
-from kvmhost.conformance.families import rights, vectors
-from kvmhost.conformance.families.trips import guest_state
+from kvmhost.conformance.families import rights, states, vectors
 from kvmhost.conformance.reference import image_of, load
 
 
@@ -110,11 +108,18 @@ def test_random_states_are_the_same_wherever_they_are_drawn_and_differ_among_the
     assert len({case.expect.memory for case in trips("PRP-002")}) == 200
 
 
+def test_another_seed_draws_other_states() -> None:
+    image = {"L2-hardened": image_of(load("hardened"))}
+    first, second = (expand.expand(row.find("PRP-002"), image, seed=seed) for seed in (1, 2))
+    assert trips("PRP-002") == first
+    assert len({case.expect.memory for case in (*first, *second)}) > 395
+
+
 def test_a_random_guest_may_have_its_state() -> None:
     """No TF, RF, VM, VIF, VIP or IOPL, IF always: what a frame may ask for without being a defect."""
-    draw = random.Random(1)
-    for _ in range(1000):
-        state = guest_state(draw)
+    drawn = states.drawn("guests", "a test of states", 500)
+    assert {state["cs"] for state in drawn} == {"GCS", "UCS"}
+    for state in drawn:
         assert state["eflags"] & ~0x244ED7 == 0
         assert state["eflags"] & 0x202 == 0x202
         assert (state["cs"], state["ss"]) in {("GCS", "GDS"), ("UCS", "UDS")}

@@ -17,7 +17,12 @@ import kvmhost.conformance
 ROOT = Path(kvmhost.conformance.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 #: Who may use what is not in Python itself: a disassembler to show code, and what is a plugin of pytest's.
-STRANGERS = {"listing.py": {"capstone"}, "plugin.py": {"pytest"}, "test_rows.py": {"pytest"}}
+STRANGERS = {
+    "families/states.py": {"hypothesis"},
+    "listing.py": {"capstone"},
+    "plugin.py": {"pytest"},
+    "test_rows.py": {"pytest"},
+}
 
 
 def imported(source: str) -> Iterator[str]:

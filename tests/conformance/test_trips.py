@@ -1,59 +1,24 @@
-"""Random trips beyond the catalogue's own: drawn by hypothesis, which shrinks what fails, and played on tcg.
-
-One example is a handful of states, so that QEMU is started a few times and not once for each.
-"""
+"""Random trips: drawn by hypothesis for a batch, played on tcg, and shrunk when one fails."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from kvmhost.conformance import expand, verdict
-from kvmhost.conformance.case import Case, Observation
-from kvmhost.conformance.families import trips
+from kvmhost.conformance import expand, session, verdict
+from kvmhost.conformance.families import states, trips
 from kvmhost.conformance.mutations import mutations
 from kvmhost.conformance.reference import image_of, load
-from kvmhost.conformance.results import Status
-from kvmhost.conformance.row import CaseSpec, Row, find
+from kvmhost.conformance.results import CaseResult, Status
+from kvmhost.conformance.row import Row, find
 from kvmhost.conformance.runners.tcg import TcgRunner
 from kvmhost.conformance.switcher_image import SwitcherImage
 
-Make = Callable[[Row, str, trips.State], CaseSpec]
-WORD = st.integers(0, 0xFFFFFFFF)
 LAYER = "L2-hardened"
-FEW = settings(
-    max_examples=4, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-@st.composite
-def guests(draw: st.DrawFn) -> trips.State:
-    """What trips.guest_state() draws, but small numbers and corners first."""
-    code, cs, ss, selectors, _ = trips.RINGS[draw(st.sampled_from((1, 3)))]
-    return {
-        **{name: draw(WORD) for name in trips.GPRS},
-        **{name: draw(st.sampled_from(selectors)) for name in trips.DATA},
-        "eip": code,
-        "cs": cs,
-        "ss": ss,
-        "esp": draw(WORD),
-        "eflags": draw(WORD) & trips.FREE_FLAGS | trips.ALWAYS,
-    }
-
-
-@st.composite
-def hosts(draw: st.DrawFn) -> trips.State:
-    """What trips.host_state() draws."""
-    return {
-        "ebp": draw(WORD),
-        **{name: draw(st.sampled_from(trips.HOST_DATA)) for name in trips.DATA},
-        "eflags": draw(WORD) & trips.FREE_FLAGS & ~0x4400 | 2,
-        "above": draw(st.lists(WORD, min_size=trips.ABOVE, max_size=trips.ABOVE)),
-    }
+COUNT = 60
 
 
 @pytest.fixture(scope="module")
@@ -62,50 +27,85 @@ def tcg() -> Iterator[TcgRunner]:
         yield runner
 
 
-def guest(row: Row, name: str, state: trips.State) -> CaseSpec:
-    return trips.guest_case(row, name, state, {})
-
-
-def made(row_id: str, states: list[trips.State], image: SwitcherImage, make: Make) -> list[Case]:
+def row_of(row_id: str) -> Row:
+    """The row with fewer states, on one layer."""
     row = find(row_id)
-    specs = tuple(make(row, f"state {number}", state) for number, state in enumerate(states))
-    return expand.expand(replace(row, family="", cases=specs), {LAYER: image})
+    return replace(row, layers=(LAYER,), parameters={**row.parameters, "count": COUNT})
 
 
-def failed(runner: TcgRunner, cases: list[Case]) -> list[str]:
-    """What did not come back as it went, in words."""
-    assert cases
-    found: list[str] = []
-    heard = 0
+def run(row: Row, image: SwitcherImage, runner: TcgRunner, seed: int = 1) -> tuple[CaseResult, ...]:
+    """What a whole session says of the row."""
 
-    def hear(case: Case, observation: Observation) -> None:
-        nonlocal heard
-        heard += 1
-        judged = verdict.compare(case, observation, runner.environment)
-        if judged.status is not Status.PASS:
-            found.append(f"{case.name}: {judged.differences}")
+    @contextmanager
+    def make(name: str) -> Iterator[TcgRunner]:
+        yield runner
 
-    runner.run(cases, hear)
-    assert heard == len(cases)
-    return found
+    plan = session.Plan((row,), ("tcg",), {LAYER: image}, "a test", "0", seed=seed)
+    done = session.run(plan, lambda row: expand.expand(row, plan.switchers, seed=seed), make, verdict.compare)
+    assert done.troubles == ()
+    return done.rows[0].cases
 
 
-@FEW
-@given(states=st.lists(guests(), min_size=1, max_size=25))
-def test_any_guest_comes_back_as_it_went(tcg: TcgRunner, states: list[trips.State]) -> None:
-    assert failed(tcg, made("PRP-001", states, image_of(load("hardened")), guest)) == []
+@pytest.mark.parametrize("row_id", ["PRP-001", "PRP-002", "PRP-004"])
+@pytest.mark.parametrize("seed", [1, 20261122])
+def test_any_state_comes_back_as_it_went(tcg: TcgRunner, row_id: str, seed: int) -> None:
+    found = run(row_of(row_id), image_of(load("hardened")), tcg, seed)
+    assert len(found) == COUNT
+    assert {case.status for case in found} == {Status.PASS}
 
 
-@FEW
-@given(states=st.lists(hosts(), min_size=1, max_size=10))
-def test_any_host_keeps_what_is_its_own(tcg: TcgRunner, states: list[trips.State]) -> None:
-    assert failed(tcg, made("PRP-002", states, image_of(load("hardened")), trips.host_case)) == []
-
-
-def test_a_register_popped_in_anothers_place_is_seen(tcg: TcgRunner) -> None:
-    """M01 exchanges EBX and ECX on the way in: every state in which they differ must fail."""
+def test_the_smallest_state_that_fails_is_named(tcg: TcgRunner) -> None:
+    """M01 exchanges EBX and ECX on the way in: it takes a difference of 1 to see it, and nothing else."""
     defect = next(each for each in mutations() if each.id == "M01")
-    cases = expand.expand(find("PRP-001"), {LAYER: image_of(defect.planted("hardened"))})[:20]
-    found = failed(tcg, cases)
-    assert len(found) == len(cases)
-    assert all("regs.ebx" in text and "regs.ecx" in text for text in found)
+    row = row_of("PRP-001")
+    found = run(row, image_of(defect.planted("hardened")), tcg)
+    differing = [state["ebx"] != state["ecx"] for state in states.drawn("guests", "PRP-001", COUNT)]
+    assert [case.status is Status.FAIL for case in found] == differing
+    assert sum(differing) > COUNT / 2
+    (told,) = [case for case in found if "smallest" in case.because]
+    assert told == next(case for case in found if case.status is Status.FAIL)
+    smallest = "the smallest state that fails: {} = 0x1, eip = G_CODE, cs = GCS, ss = GDS, eflags = 0x202"
+    assert told.because in (smallest.format("ebx"), smallest.format("ecx"))
+
+
+def test_a_failure_is_drawn_again_and_shrunk() -> None:
+    """Of the states of the batch it is known what became of them: only smaller ones cost a start."""
+    drawn = states.drawn("guests", "a test", 50)
+    played: list[trips.State] = []
+
+    def fails(state: trips.State) -> bool:
+        played.append(state)
+        return bool(state["edi"] > 1000 and state["fs"] != "0")
+
+    failed = dict(enumerate(map(fails, drawn)))
+    played.clear()
+    found = states.smallest("guests", "a test", failed, fails)
+    assert found is not None
+    assert (found["edi"], found["fs"], found["cs"]) == (1024, "GDS", "GCS")
+    assert {value for name, value in found.items() if name in trips.GPRS} == {0, 1024}
+    assert 0 < len(played) < states.SHRINKING
+    assert all(state not in drawn for state in played)
+
+
+def test_a_failure_that_does_not_come_again_stands_as_it_was() -> None:
+    failed = dict.fromkeys(range(20), False) | {7: True}
+    assert (
+        states.smallest("guests", "once", failed, lambda state: False)
+        == states.drawn("guests", "once", 20)[7]
+    )
+    assert states.smallest("guests", "once", dict.fromkeys(range(20), False), lambda state: True) is None
+
+
+def test_shrinking_ends_in_time() -> None:
+    """However long it could go on, so many trips are played and no more."""
+    played = 0
+
+    def fails(state: trips.State) -> bool:
+        nonlocal played
+        played += 1
+        return sum(state["above"]) % 7 == 3
+
+    failed = {number: fails(state) for number, state in enumerate(states.drawn("hosts", "long", 20))}
+    played = 0
+    assert states.smallest("hosts", "long", failed, fails)
+    assert 0 < played <= states.SHRINKING

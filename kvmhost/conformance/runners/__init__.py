@@ -10,8 +10,8 @@ from .base import Runner
 NAMES = ("kvm", "tcg", "bochs", "model")
 
 
-def make(name: str, *, backend: Literal["auto", "native", "lab"] = "auto", seed: int = 1) -> Runner:
-    """A runner by its name, not entered yet.  backend and seed are for those that have a use for them.
+def make(name: str, *, backend: Literal["auto", "native", "lab"] = "auto") -> Runner:
+    """A runner by its name, not entered yet.  backend is for kvm.
 
     Raises SelectionError for a name that no runner has.
     """
