@@ -79,6 +79,8 @@ class Event:
 
     steps instead of at: so many single steps after the case's first instruction.  vector is for "intr";
     count events of the same kind are raised at once.  after: a second event, counted from this one on.
+    left_out: parts of the state that are lost on the way ("regs", "sregs", "tr" ...); only a planted defect
+    does that.
     """
 
     kind: EventKind
@@ -88,6 +90,7 @@ class Event:
     vector: int = 0
     count: int = 1
     after: Event | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

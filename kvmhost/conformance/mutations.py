@@ -84,10 +84,11 @@ def mutations() -> tuple[Mutation, ...]:
     60
     """
     text = resources.files(__package__).joinpath("mutations.toml").read_text(encoding="utf-8")
-    return tuple(_read(each) for each in tomllib.loads(text)["mutation"])
+    return tuple(parsed(each) for each in tomllib.loads(text)["mutation"])
 
 
-def _read(data: Mapping[str, Any]) -> Mutation:
+def parsed(data: Mapping[str, Any]) -> Mutation:
+    """One defect as a file has it."""
     return Mutation(
         id=data["id"],
         title=data["title"],

@@ -238,22 +238,46 @@ class NmiMap:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A named defect of a Switcher and the rows that noticed it; target is what was made worse."""
+    """A named defect and the rows that noticed it on one runner; target is what was made worse."""
 
     id: str
     title: str
     target: str
     killed_by: tuple[str, ...]
     remark: str = ""
+    runner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A case of kind N that broke on a runner, and as it was predicted to."""
+
+    row: str
+    case: str
+    runner: str
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRun:
+    """When (ISO date) and on what engine a runner's part of the matrix was made."""
+
+    runner: str
+    engine: str
+    made: str
 
 
 @dataclass(frozen=True, slots=True)
 class MutationMatrix:
-    """Every mutant against every row, as run at `made` (ISO date) on `runner`."""
+    """Every mutant against every row, and every negative control.
+
+    runner names all engines, made is the last date; runs has them one by one.
+    """
 
     runner: str
     made: str
     mutants: tuple[Mutant, ...]
+    controls: tuple[Control, ...] = ()
+    runs: tuple[MatrixRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

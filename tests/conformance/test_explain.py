@@ -38,6 +38,12 @@ def test_after_a_failure_expected_and_found_stand_side_by_side() -> None:
         assert part in text
 
 
+def test_by_what_the_row_was_seen_to_fail_is_told_without_a_run() -> None:
+    text = explain.render(find("PGF-003"), [])
+    assert "  seen to fail by D46: the page is writable\n" in text
+    assert "  seen to fail by control: " in explain.render(find("MSR-002"), [])
+
+
 def test_what_is_not_written_says_what_it_waits_for() -> None:
     waiting = next(one for one in catalogue() if one.waits_for)
     assert "  not written  waits for " in explain.render(waiting, [])

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kvmhost.conformance.case import Case, Observation
 from kvmhost.conformance.errors import MachineryBroke, RunnerAbsent
+from kvmhost.conformance.expand import expand
+from kvmhost.conformance.families import spec
+from kvmhost.conformance.row import Code, find
 from kvmhost.conformance.runners import kvm, make
+from kvmhost.conformance.switchers import under_test
 
 
 @pytest.fixture
@@ -96,3 +102,35 @@ def test_intel_with_and_without_unrestricted_guest() -> None:
     for setting, code in (("Y", "IU"), ("N", "IN")):
         hello["parameters"] = {"kvm_intel.ept": "Y", "kvm_intel.unrestricted_guest": setting}
         assert kvm.class_code(hello, "native") == code
+
+
+@pytest.mark.lab
+def test_a_case_that_hangs_before_its_event_is_over_and_the_next_one_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(kvm.PATIENCE, "native", 1)
+    seen: dict[str, Observation] = {}
+    with make("kvm", backend="native") as runner:
+        runner.run(
+            [trip("hangs", "jmp $", b"\xeb\xfe"), trip("goes home", "int 0x1f", b"\xcd\x1f")],
+            lambda case, observation: seen.setdefault(case.name, observation),
+        )
+    assert seen["hangs"].outcome == "broken"
+    assert "the place of its event was never reached: the case hangs" in seen["hangs"].detail
+    assert seen["goes home"].outcome == "trap" and seen["goes home"].trap.vector == 2  # type: ignore[union-attr]
+
+
+def trip(name: str, listing: str, code: bytes) -> Case:
+    """A trip with an NMI when it is home again."""
+    made = spec(
+        find("NMI-001"),
+        name,
+        "trip",
+        layers=("L2-seed",),
+        code=(Code("G_CODE", listing, code, {}),),
+        event={"kind": "nmi", "at": "HOST_CODE+7"},
+        expect={"outcome": "trap"},
+    )
+    row = replace(find("NMI-001"), family="", cases=(made,))
+    (case,) = expand(row, {"L2-seed": under_test()["L2-seed"]})
+    return case

@@ -12,7 +12,7 @@ from conformance.made_up import FAILURE, HOSTILE, row, run
 from kvmhost.conformance.report import baseline
 from kvmhost.conformance.report.html import render
 from kvmhost.conformance.report.html.markup import Markup, tag
-from kvmhost.conformance.results import Mutant, MutationMatrix, Run, Status
+from kvmhost.conformance.results import Control, Mutant, MutationMatrix, Run, Status
 
 
 def shown(tmp_path: Path, made_up: Run, address: str = "") -> Page:
@@ -158,6 +158,22 @@ def test_a_defect_put_into_several_things_is_one_line() -> None:
     assert lines[0] == "M01wrong orderL2-seedproductL2-seed: A-001 A-002 product: ✗ nobody"
     assert lines[1].endswith("A-023 and 16 more")
     assert len(page.all("rect", "dot")) == 42 and len(page.all("g", "survivor")) == 1
+
+
+def test_controls_are_told_by_their_rows() -> None:
+    controls = (Control("A-001", "no LIDT", "tcg"), Control("A-001", "no LGDT", "kvm"))
+    found = MutationMatrix("tcg", "2026-11-22", (Mutant("M01", "a", "L2-seed", ("A-001",)),), controls)
+    page = Page(render(run(matrix=found)))
+    assert "A-001no LIDTno LGDTtcg, kvm" in page.text("tr")
+
+
+def test_a_row_lists_by_what_it_was_seen_to_fail() -> None:
+    proven = replace(
+        run().rows[0], seen_to_fail_by=("D46: the page is writable", "control: no WP", "control: b")
+    )
+    page = Page(render(run(rows=(proven,))))
+    assert page.text("span", "proof") == ["D46, control"]
+    assert {"D46: the page is writable", "control: no WP"} <= set(page.text("li"))
 
 
 def test_an_empty_run_is_a_page(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from kvmhost.conformance import proof
 from kvmhost.conformance.case import Case
 from kvmhost.conformance.listing import code_of, engine
 from kvmhost.conformance.report.words import KINDS, clean, code_lines, number, told
@@ -60,15 +61,16 @@ def head(row: Row, result: RowResult | None) -> Iterator[str]:
         ("not covered", row.remains),
         ("not written", f"waits for {row.waits_for}" * bool(row.waits_for)),
     ]
-    facts += (
-        [("seen to fail", "by " + ", ".join(result.seen_to_fail_by))]
-        if result and result.seen_to_fail_by
-        else []
-    )
+    facts += [("seen to fail", f"by {by}") for by in seen_to_fail_by(row, result)]
     facts += [("file", str(row.path))]
     for title, words in facts:
         if words:
             yield from pair(title, words)
+
+
+def seen_to_fail_by(row: Row, result: RowResult | None) -> tuple[str, ...]:
+    """By what the row was seen to fail, in this run or before."""
+    return result.seen_to_fail_by if result else proof.seen_to_fail_by(row.id, (), proof.matrix())
 
 
 def pair(title: str, words: str) -> list[str]:

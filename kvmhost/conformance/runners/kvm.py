@@ -403,4 +403,5 @@ def _event(event: Event | None) -> dict[str, Any] | None:
         "vector": event.vector,
         "count": event.count,
         "after": _event(event.after),
+        "left_out": event.left_out,
     }

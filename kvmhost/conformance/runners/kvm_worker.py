@@ -19,7 +19,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +101,7 @@ class Player:
         self.memory = mmap.mmap(-1, order["size"])
         self.spare: mmap.mmap | None = None
         self.vm, self.vcpu = self._machine()
+        self._fresh = self.vcpu.sregs()
         self._place: tuple[int, int] = (-1, -1)
         self._since = time.monotonic()
 
@@ -195,10 +196,9 @@ class Player:
         reason = 0
         if isinstance(left, ExitIo):
             reason = lib.CONFORM_REPORT
-        elif isinstance(left, ExitHlt):
-            reason = (
-                lib.CONFORM_TIMEOUT
-            )  # a HLT that nothing ends; on an engine that is a program it would hang
+        elif isinstance(left, ExitHlt | ExitInterrupted):
+            # A HLT that nothing ends would hang as well, on an engine that is a program.
+            reason = lib.CONFORM_TIMEOUT
         elif not isinstance(left, ExitShutdown):
             reason = lib.CONFORM_TIMEOUT
             self._note("broken", f"KVM left the VM by {left}")
@@ -303,7 +303,9 @@ class Player:
             self._put(image, self._word(image) & ~TF)
 
     def _run_silently(self) -> Any:
-        while isinstance(left := self._run(), ExitInterrupted):
+        """Until the vCPU leaves by itself; ExitInterrupted if it hangs on the way."""
+        end = time.monotonic() + self.order["patience"]
+        while isinstance(left := self._run(), ExitInterrupted) and time.monotonic() < end:
             pass
         return left
 
@@ -313,7 +315,7 @@ class Player:
             self.vcpu.complete()
         elif not self._harmless(left):
             self._ended(left)
-        raise NeverReached(str(left))
+        raise NeverReached("the case hangs" if isinstance(left, ExitInterrupted) else str(left))
 
     def _raise(self, event: dict[str, Any], current: int) -> None:
         kind = event["kind"]
@@ -323,10 +325,10 @@ class Player:
         elif kind == "intr":
             self._interrupt(event["vector"])
         elif kind == "snapshot":
-            self._snapshot()
+            self._snapshot(event.get("left_out", ()))
         elif kind == "inspect":
             self._noted(current)["hidden"] = self._hidden()
-            self._set_back()
+            self._set_back(event.get("left_out", ()))
         else:
             raise NeverReached(f"this runner raises no {kind}")
 
@@ -351,10 +353,10 @@ class Player:
             for name, field in SEGMENTS.items()
         }
 
-    def _set_back(self) -> None:
+    def _set_back(self, left_out: Sequence[str]) -> None:
         """What KVM gives it must take, and then give again (catalogue, KVM-001)."""
         before = self.vcpu.sregs()
-        self.vcpu.set_sregs(self._settable(before))
+        self.vcpu.set_sregs(self._settable(_without(before, left_out, self._fresh)))
         after = self.vcpu.sregs()
         if after != before:
             changed = [name for name in before.__slots__ if getattr(before, name) != getattr(after, name)]
@@ -366,8 +368,11 @@ class Player:
         """The lab's silicon takes TR for available only (see the catalogue, KVM-003), VMX for busy only."""
         return replace(sregs, tr=replace(sregs.tr, type=9)) if self.amd else sregs
 
-    def _snapshot(self) -> None:
-        """Save all there is, and go on in a new VM that has nothing of the old one but that (SNP-001)."""
+    def _snapshot(self, left_out: Sequence[str]) -> None:
+        """Save all there is, and go on in a new VM that has nothing of the old one but that (SNP-001).
+
+        left_out: what a planted defect loses, the general registers or a field of the special ones.
+        """
         old = self.vcpu
         regs, sregs, debugregs, events = old.regs(), old.sregs(), old.debugregs(), old.events()
         xcrs, xsave = old.xcrs(), old.xsave()
@@ -379,8 +384,9 @@ class Player:
         if xcrs:
             new.set_xcrs(xcrs)
         new.set_xsave(xsave)
-        new.set_sregs(self._settable(sregs))
-        new.set_regs(regs)
+        new.set_sregs(self._settable(_without(sregs, left_out, self._fresh)))
+        if "regs" not in left_out:
+            new.set_regs(regs)
         new.set_msrs(msrs)
         new.set_debugregs(debugregs)
         new.set_events(events)
@@ -410,6 +416,11 @@ class Player:
 
     def _note(self, outcome: str, detail: str) -> None:
         self._noted(self._word(CURRENT)).update(outcome=outcome, detail=detail)
+
+
+def _without(sregs: Sregs, left_out: Sequence[str], fresh: Sregs) -> Sregs:
+    """Special registers of which some are as in a vCPU that has just been made."""
+    return replace(sregs, **{name: getattr(fresh, name) for name in left_out if name in sregs.__slots__})
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from kvmhost.conformance.report.html.markup import Content, Markup, tag
 from kvmhost.conformance.report.html.parts import row_link, section, table
 from kvmhost.conformance.report.words import number
-from kvmhost.conformance.results import Mutant, MutationMatrix, Run
+from kvmhost.conformance.results import Control, Mutant, MutationMatrix, Run
 
 #: How many rows are named for one defect.
 SHOWN = 24
@@ -30,9 +30,24 @@ def mutations(run: Run) -> Markup | None:
         "Mutation matrix",
         tag("div", picture(defects), class_="scroll"),
         table(["", "defect", "put into", "noticed by"], map(line, defects.values()), "mutants"),
+        controls(matrix),
         unproved(run),
         about=f"{head}. Run on {matrix.runner}, {matrix.made}. A row that never failed proves nothing.",
     )
+
+
+def controls(matrix: MutationMatrix) -> Markup | None:
+    """The cases that break on purpose, by their rows."""
+    if not matrix.controls:
+        return None
+    rows: dict[str, list[Control]] = {}
+    for one in matrix.controls:
+        rows.setdefault(one.row, []).append(one)
+    lines = [
+        (row_link(row), [tag("div", one.case) for one in found], ", ".join({one.runner: 0 for one in found}))
+        for row, found in rows.items()
+    ]
+    return table(["row", "negative controls, which broke as predicted", "on"], lines, "mutants")
 
 
 def by_id(matrix: MutationMatrix) -> dict[str, list[Mutant]]:
@@ -50,11 +65,16 @@ def line(planted: list[Mutant]) -> Iterable[Content]:
     return (
         tag("span", planted[0].id, class_="id"),
         (planted[0].title, [tag("p", remark, class_="about") for remark in remarks]),
-        [tag("div", one.target) for one in planted],
+        [tag("div", target(one)) for one in planted],
         killers(planted[0])
         if same
-        else [tag("div", tag("span", f"{one.target}: ", class_="about"), killers(one)) for one in planted],
+        else [tag("div", tag("span", f"{target(one)}: ", class_="about"), killers(one)) for one in planted],
     )
+
+
+def target(one: Mutant) -> str:
+    """What the defect was put into, and on what runner that was played."""
+    return f"{one.target} ({one.runner})" if one.runner else one.target
 
 
 def killers(one: Mutant) -> Content:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from kvmhost.conformance.proof import in_short
 from kvmhost.conformance.report.html.markup import Content, Markup, tag
 from kvmhost.conformance.report.html.parts import (
     SIGNS,
@@ -93,7 +94,7 @@ def row(run: Run, one: RowResult) -> Markup:
             tag("span", one.id, class_="id"),
             tag("span", one.title, tag("b", "core", class_="core") if one.core else None),
             tag("span", one.kind, title=KINDS.get(one.kind, "")),
-            tag("span", proof(one), class_="proof", title=", ".join(one.seen_to_fail_by)),
+            tag("span", proof(one), class_="proof", title="; ".join(one.seen_to_fail_by)),
         ),
         tag("div", body(one), class_="body"),
         class_="row",
@@ -107,7 +108,7 @@ def row(run: Run, one: RowResult) -> Markup:
 
 def proof(one: RowResult) -> str:
     """By what this row was seen to fail, as much as fits."""
-    by = one.seen_to_fail_by
+    by = list(dict.fromkeys(map(in_short, one.seen_to_fail_by)))
     return ", ".join(by[:3]) + (f" +{len(by) - 3}" if len(by) > 3 else "")
 
 
@@ -124,7 +125,12 @@ def body(one: RowResult) -> Iterator[Content]:
                 ("sources", tag("ul", [tag("li", source) for source in one.sources]) if one.sources else ""),
                 ("not covered yet", one.remains),
                 ("not written, waits for", one.waits_for),
-                ("seen to fail by", ", ".join(one.seen_to_fail_by)),
+                (
+                    "seen to fail by",
+                    tag("ul", [tag("li", each) for each in one.seen_to_fail_by])
+                    if one.seen_to_fail_by
+                    else "",
+                ),
             )
             if words
         ],

@@ -42,7 +42,10 @@ RFLAGS_IF = 0x200
 
 @contextmanager
 def machine(
-    kvm: Kvm, cpuid: tuple[CpuidEntry, ...], change: Callable[[Sregs], Sregs] = lambda sregs: sregs
+    kvm: Kvm,
+    cpuid: tuple[CpuidEntry, ...],
+    change: Callable[[Sregs], Sregs] = lambda sregs: sregs,
+    code: bytes = b"\x90" + HLT,
 ) -> Iterator[Vcpu]:
     """A vCPU at CODE, where HLT stands, with an IDT whose only gate is VECTOR's."""
     with kvm.create_vm() as vm:
@@ -50,7 +53,7 @@ def machine(
         vm.set_tss_addr(lib.KVM_TSS_BASE)
         slot = vm.add_memory(0, MEMORY)
         view = slot.view
-        view[CODE : CODE + 2] = b"\x90" + HLT
+        view[CODE : CODE + len(code)] = code
         view[HANDLER : HANDLER + len(TELL_FLAGS)] = TELL_FLAGS
         gate = struct.pack("<HHHH", HANDLER, CS, 0x8E00, 0)
         view[IDT + 8 * VECTOR : IDT + 8 * VECTOR + 8] = gate
@@ -88,18 +91,21 @@ def outcome(vcpu: Vcpu) -> str:
 
 
 def kvm_003(kvm: Kvm, cpuid: tuple[CpuidEntry, ...], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """TR of the given type, and a HLT."""
-    kind = int(parameters["type"])
+    """TR of the given type, and a HLT, or other code in its place."""
+    kind, code = int(parameters["type"]), bytes.fromhex(parameters.get("code", "f4"))
 
     def change(sregs: Sregs) -> Sregs:
         return replace(sregs, tr=replace(sregs.tr, type=kind))
 
-    with machine(kvm, cpuid, change) as vcpu:
+    with machine(kvm, cpuid, change, code) as vcpu:
         return {"run": outcome(vcpu)}
 
 
 def kvm_004(kvm: Kvm, cpuid: tuple[CpuidEntry, ...], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A code segment of ring 1 with a stack segment of DPL 0, and of DPL 1: does HLT run, as at ring 0?"""
+    """A code segment of ring 1 with a stack segment of DPL 0, and of DPL 1: does HLT run, as at ring 0?
+
+    parameters.dpl: the DPL that each of the two really has.
+    """
 
     def change(ss_dpl: int) -> Callable[[Sregs], Sregs]:
         return lambda sregs: replace(
@@ -110,9 +116,9 @@ def kvm_004(kvm: Kvm, cpuid: tuple[CpuidEntry, ...], parameters: Mapping[str, An
         )
 
     found = {}
-    for ss_dpl in (0, 1):
+    for named, ss_dpl in enumerate(parameters.get("dpl", (0, 1))):
         with machine(kvm, cpuid, change(ss_dpl)) as vcpu:
-            found[f"ss-dpl-{ss_dpl}"] = outcome(vcpu)
+            found[f"ss-dpl-{named}"] = outcome(vcpu)
     return found
 
 

@@ -26,10 +26,21 @@ class Played(Protocol):
 Play = Callable[[batch.Batch], Played]
 
 
-def round_trips(count: int) -> list[Case]:
-    """So many times into the Guest and home again, by the product's hardened Switcher."""
+# out 0x80, al: nobody is there, so nothing but the exit comes of it.
+OUT = b"\xe6\x80"
+PROGRAM_BYTES = 16
+
+
+def round_trips(count: int, port: bool = False) -> list[Case]:
+    """So many times into the Guest and home again, by the product's hardened Switcher.
+
+    port: the Host writes to a port each time, which leaves the VM.
+    """
     stage = Stage.of("pair", "legacy", under_test()["L3-hardened"])
     scene = Scene(stage)
+    if port:
+        program = scene.read(ADDRESS["HOST_CODE"], PROGRAM_BYTES)
+        scene.write(ADDRESS["HOST_CODE"], OUT + program)
     scene.write(ADDRESS["G_CODE"], b"\xcd\x1f")
     return [
         Case("KVM-017", f"trip {n}", "L3-hardened", "P", stage.template, stage.cpu("trip"), scene.patches())
@@ -39,7 +50,7 @@ def round_trips(count: int) -> list[Case]:
 
 def kvm_017(play: Play, parameters: Mapping[str, object]) -> Observation:
     """How often a batch of undisturbed trips leaves the VM, and how many of them came home."""
-    trips = round_trips(int(str(parameters["trips"])))
+    trips = round_trips(int(str(parameters["trips"])), bool(parameters.get("port")))
     (laid,) = batch.batches(trips)
     answer = play(laid)
     home = sum(answer.observation(index).outcome == "trap" for index in range(len(trips)))
