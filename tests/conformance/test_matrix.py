@@ -152,4 +152,5 @@ def test_the_matrix_is_one_line_a_defect_and_target() -> None:
     text = json.loads((Path(matrix.__file__).parent / "matrix.json").read_text())
     keys = [(each["id"], each["target"].partition(":")[0]) for each in text["mutants"]]
     assert len(keys) == len(set(keys))
-    assert {key for key, target in keys if target in ("reference", "product")} == {m.id for m in mutations()}
+    sixty = {key for key, target in keys if target in ("reference", "product") and key.startswith("M")}
+    assert sixty == {m.id for m in mutations()}
