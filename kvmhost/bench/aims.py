@@ -169,7 +169,7 @@ def reads_nothing(report: Report) -> tuple[bool, str]:
 def agrees_with_itself(report: Report) -> tuple[bool, str]:
     """The later half of the runs does not differ from the earlier one where nothing was changed."""
     need_meaning(report)
-    pairs = [halves(result) for result in report.results if len(result.runs) > 1]
+    pairs = [pair for result in report.results if all(pair := halves(result))]
     if not pairs:
         raise NotHere("it takes two runs or more, and this result has one")
     differ = sum(change(old, new, noise=TIMES).significant for old, new in pairs)

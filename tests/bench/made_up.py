@@ -185,7 +185,7 @@ def result(
                 unit,
                 1000,
                 (middle * 1.4, middle * 1.1),
-                () if lab and not exact else seen,
+                () if lab and not (exact or icount) else seen,
                 21.0,
                 counts,
                 name != "machine/guests-64",

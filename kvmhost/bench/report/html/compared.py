@@ -19,7 +19,7 @@ from kvmhost.bench.statistics import Change
 SIGNS = {"loss": "▲", "gain": "▼", "same": "≈"}
 WORDS = {"loss": "dearer", "gain": "cheaper", "same": "not told apart"}
 #: Which of a benchmark's figures is drawn: its own, or the ratio to its reference.
-OWN = {"": 0, figures.RATIO: 1}
+OWN = ("", figures.RATIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,19 @@ def verdict(change: Change) -> str:
 
 
 def pairs(file: File, comparison: Comparison) -> dict[str, Pair]:
-    """What can be compared in one file, by benchmark: its figure, or its ratio if that is all there is."""
+    """What can be compared in one file, by benchmark: its figure, or its ratio if that is all there is.
+
+    Where files share nothing but exact counts, a count that changed stands for the benchmark.
+    """
     lines: dict[str, list[Line]] = {}
     for line in comparison.lines:
         lines.setdefault(line.new.benchmark, []).append(line)
     found = {}
     for name, mine in lines.items():
-        own = min(mine, key=lambda line: OWN.get(line.new.kind, len(OWN)))
-        others = tuple(line for line in mine if line is not own and line.change.significant)
-        found[name] = Pair(file, own, others)
+        own = [line for kind in OWN for line in mine if line.new.kind == kind][:1]
+        others = tuple(line for line in mine if line not in own and line.change.significant)
+        for line in (own or others)[:1]:
+            found[name] = Pair(file, line, others)
     return found
 
 
@@ -108,13 +112,11 @@ def tally(file: File, comparison: Comparison) -> Element:
     ]
     alone = len(comparison.gone) + len(comparison.added)
     if alone:
-        pieces.append(
-            tag("span", tag("b", str(alone)), " in one file only, or in another unit", class_="same")
-        )
+        pieces.append(tag("span", tag("b", str(alone)), " in one file only", class_="same"))
     warned = [tag("li", words_) for words_ in comparison.warnings]
     more = tag(
         "details",
-        tag("summary", f"{words.count(len(warned), 'thing')} beside the code differ"),
+        tag("summary", f"what else is not the same ({len(warned)})"),
         tag("ul", warned),
     )
     return tag("li", named(file), tag("span", pieces, class_="verdicts"), more if warned else None)

@@ -93,7 +93,7 @@ def lab_words(timeless: list[File], page: Page) -> Content:
     """What the lab's figures are good for."""
     who: Content = [[chip(file), " "] for file in timeless] if len(page.files) > 1 else "This "
     counting = any(file.report.provenance.icount for file in timeless)
-    cycles = " Cycles are instructions there, and exact." if counting else ""
+    cycles = " Cycles and nanoseconds are instructions there." if counting else ""
     return [
         who,
         "ran in the lab, whose CPU is a program: how long it takes says nothing of any hardware. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil, floor, log10
 
 from kvmhost.bench.benchmark import Unit
+from kvmhost.bench.figures import CLOCKS, shows_times
 from kvmhost.bench.results import Provenance
 
 #: What each unit is printed in, smallest first: from which figure on, its word.
@@ -18,8 +19,7 @@ STEPS: dict[Unit, tuple[tuple[float, str], ...]] = {
 
 def meaningful(unit: Unit, provenance: Provenance) -> bool:
     """Whether a figure of this unit means something by itself where it was taken."""
-    counted = unit in (Unit.BYTES, Unit.COUNT) or (unit is Unit.CYCLES and provenance.icount)
-    return counted or not provenance.timeless
+    return unit not in CLOCKS or shows_times(provenance, False)
 
 
 def step(value: float, unit: Unit, icount: bool = False) -> tuple[float, str]:
@@ -28,7 +28,7 @@ def step(value: float, unit: Unit, icount: bool = False) -> tuple[float, str]:
     >>> step(41_200, Unit.NANOSECONDS), step(64, Unit.CYCLES, icount=True)
     ((1000.0, 'µs'), (1, 'instructions'))
     """
-    if unit is Unit.CYCLES and icount:
+    if unit in CLOCKS and icount:
         return 1, "instructions"
     return [one for one in STEPS[unit] if abs(value) >= one[0] or one[0] == 1][-1]
 
