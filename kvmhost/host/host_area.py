@@ -99,6 +99,21 @@ class HostArea:
         for physical in range(start, end, LARGE_PAGE):
             self.memory.u64[PD_AT // 8 + physical // LARGE_PAGE] = physical | DATA | PAGE_SIZE
 
+    def add_text(self, address: int, text: bytes) -> None:
+        """Put more text of ring 0 into whole pages of the Host area that nothing else uses.
+
+        address: VM-physical, a multiple of 4096.  A vCPU sees it after its next load of CR3.
+        """
+        self.memory.write(address, text)
+        for page in range(address, address + len(text), PAGE):
+            self._page(PT_AT, page, page | TEXT)
+
+    def take_text_back(self, address: int, length: int) -> None:
+        """Make data again of what add_text() made text: `length` bytes, which read as zero afterwards."""
+        for page in range(address, address + length, PAGE):
+            self._page(PT_AT, page, page | DATA)
+            self.memory.release(page, PAGE)
+
     def set_up_cpu(self, area: CpuArea) -> None:
         """A vCPU's GDT, TSS, mailbox and state page as they are before its first instruction."""
         self._page(SWITCHER_PT_AT, area.pair, area.host_page | DATA)

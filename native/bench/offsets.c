@@ -1,5 +1,6 @@
-/* The numbers of floor.h that the assembler needs; see native/switcher/asm_offsets.c. */
+/* The numbers of our headers that the assembler needs; see native/switcher/asm_offsets.c. */
 #include "floor.h"
+#include "machine.h"
 
 #define CONSTANT(name) __asm__ volatile("->" #name " %0" : : "i"(name))
 
@@ -9,4 +10,6 @@ void asm_offsets(void)
 {
 	CONSTANT(FLOOR_PORT);
 	CONSTANT(FLOOR_MMIO);
+	CONSTANT(HOST_AREA_BASE);
+	CONSTANT(HOST_DS);
 }
