@@ -4,8 +4,8 @@ There is no second Host here.  The Machine, its vCPU, its Switcher and its Guest
 gets; only the far pointer through which the ring-0 Host calls the Switcher leads to native/bench/ring0.S
 instead, which times one body and returns as a Switcher would.  One KVM_RUN is one sample.
 
-What the bodies need besides (a gate or two, segments of rings 1 and 3, another task, the text shown to ring 3,
-SYSENTER's registers) is set up beside what the Host has, and everything is as it was when the rig is closed.
+What the bodies need besides (a gate or two, segments of rings 1 and 3, another task, the text shown to ring
+3, SYSENTER's registers) is set up beside what the Host has, and taken away again before the Machine goes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ EFLAGS_FIXED: Final = 2
 
 @cache
 def ring0() -> tuple[bytes, dict[str, int]]:
-    """The text and its symbols, linear addresses all.  Raises WorkerBroke where the installation is not whole."""
+    """The text and its symbols, linear addresses all.
+
+    Raises WorkerBroke where the installation is not whole.
+    """
     folder = Path(__file__).parent.parent / "data" / "bench"
     try:
         about = json.loads((folder / "ring0.json").read_text())
@@ -179,7 +182,12 @@ class Rig:
         top = self.at["rig_stack"] + PAGE
         host, other = self._tss(self.area.tss), self._tss(self.at["rig_task"])
         host.esp0, host.cr3 = top, self.area.pdpt
-        other.cr3, other.eip, other.eflags, other.esp = self.area.pdpt, self.at["task_start"], EFLAGS_FIXED, top
+        other.cr3, other.eip, other.eflags, other.esp = (
+            self.area.pdpt,
+            self.at["task_start"],
+            EFLAGS_FIXED,
+            top,
+        )
         other.cs = lib.LGUEST_CS
         other.ss = other.ds = other.es = other.fs = other.gs = lib.HOST_DS
         other.io_bitmap_base = ffi.sizeof("struct kvmhost_tss")
@@ -205,7 +213,8 @@ class Rig:
             ffi.cast("uint8_t *", state.guest_gdt) + (self.area.mailbox_at - self.area.gdt),
         )
 
-    def _take_away(self) -> None:
+    def take_away(self) -> None:
+        """Put back what was there before: the Machine is then one like any other."""
         for address, data in self._found:
             self.memory.write(address, data)
         text, end = self.at["rig_text"], self.at["rig_pages_end"]
@@ -219,7 +228,7 @@ class Rig:
             return
         with ExitStack() as then:
             then.callback(self.machine.close)
-            self._take_away()
+            self.take_away()
 
     def __enter__(self) -> Self:
         return self

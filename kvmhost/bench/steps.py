@@ -1,9 +1,9 @@
 """How many instructions a round trip takes, counted one by one.
 
-The vCPU is single-stepped from the PUSHF that every switch begins with to the instruction behind the far call.
-KVM steps by setting the real TF, so the images of the flags that ring 0 pushes are cleaned of it.  The trap in
-is the one instruction that TF cannot stop behind, because its gate clears TF: an OUT is planted at the stub,
-and taken away again before the stub runs.
+The vCPU is single-stepped from the PUSHF that every switch begins with to the instruction behind the far
+call.  KVM steps by setting the real TF, so the images of the flags that ring 0 pushes are cleaned of it.  The
+trap in is the one instruction that TF cannot stop behind, because its gate clears TF: an OUT is planted at
+the stub, and taken away again before the stub runs.
 """
 
 from __future__ import annotations

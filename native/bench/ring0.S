@@ -539,8 +539,14 @@ part_return:
 2:	CLOSE
 	NEXT	return
 
-	/* [G130] For the tests: something that faults, as a defect of a body would. */
+	/* [G130] For the tests: what faults, as a defect of a body would, under the Host's tables
+	 * and under the scratch pair's. */
 	BODY	faulty
+	ud2
+
+	BODY	faulty_scratch
+	lidt	rig_pair + S6_guest_idt_desc
+	lgdt	rig_pair + S6_guest_gdt_desc
 	ud2
 
 	.globl	end_rig_text

@@ -26,26 +26,27 @@ READING: Final = "switch/overhead-reading"
 ARGUMENTS: Final = "switch/overhead-arguments"
 
 _FENCED: Final = (
-    "Read with lfence; rdtsc; lfence at ring 0 before the first operation and after the last, inside the VM; each "
-    "operation stands between two LFENCEs, and those, the loop's counter and the two readings (switch/overhead) "
-    "are subtracted."
+    "Read with lfence; rdtsc; lfence at ring 0 before the first operation and after the last, inside the "
+    "VM; each operation stands between two LFENCEs, and those, the loop's counter and the two readings "
+    "(switch/overhead) are subtracted."
 )
 _EACH: Final = (
-    "Each one is read by itself, the counter before and after it with LFENCE on both sides; what makes ready for "
-    "it and what undoes it is not timed, and two readings with nothing between them (switch/overhead-reading) "
-    "are subtracted."
+    "Each one is read by itself, the counter before and after it with LFENCE on both sides; what makes "
+    "ready for it and what undoes it is not timed, and two readings with nothing between them "
+    "(switch/overhead-reading) are subtracted."
 )
 _TRIP: Final = (
-    "From the ring-0 Host's PUSHF through the far call into the Switcher, to ring 1 of the Guest, which traps at "
-    "once by HLT (a general-protection fault, so its EIP stays where it is), through the stub of vector 13 and "
-    "all the way back to the instruction behind the call. The register page has flat data in DS, ES, FS and GS. "
-    "Nothing leaves the VM. Subtracted are the loop, its LFENCEs, the two readings, and the two MOVs that load "
-    "the call's arguments (switch/overhead-arguments). Instructions are single-stepped, once, not while timing: "
-    "PUSHF, far call, the trapping one and the last IRET are among them."
+    "From the ring-0 Host's PUSHF through the far call into the Switcher, to ring 1 of the Guest, which "
+    "traps at once by HLT (a general-protection fault, so its EIP stays where it is), through the stub of "
+    "vector 13 and all the way back to the instruction behind the call. The register page has flat data in "
+    "DS, ES, FS and GS. Nothing leaves the VM. Subtracted are the loop, its LFENCEs, the two readings, and "
+    "the two MOVs that load the call's arguments (switch/overhead-arguments). Instructions are "
+    "single-stepped, once, not while timing: PUSHF, far call, the trapping one and the last IRET are among "
+    "them."
 )
 _CALL: Final = (
-    "As the round trip of the same Switcher, but the Guest makes a hypercall: INT $0x1F, and in the next round the "
-    "JMP back to it, which counts, too. Its stub does not ask who trapped."
+    "but the Guest makes a hypercall: INT $0x1F, and in the next round the JMP back to it, which counts, "
+    "too. Its stub does not ask who trapped."
 )
 
 
@@ -57,20 +58,26 @@ class Body:
     instructions: int
 
 
-def _overhead(name: str, says: str, minus: tuple[str, ...] = ()) -> Benchmark:
-    return Benchmark(name, says, Unit.CYCLES, GROUP, minus, overhead=True)
+def _overhead(name: str, says: str) -> Benchmark:
+    return Benchmark(name, says, Unit.CYCLES, GROUP, needs=("paging32",), overhead=True)
 
 
 def _trip(name: str, says: str, needs: tuple[str, ...] = ()) -> Benchmark:
-    return Benchmark(f"switch/{name}", says, Unit.CYCLES, GROUP, (ARGUMENTS,), REFERENCE, needs)
+    return Benchmark(
+        f"switch/{name}", says, Unit.CYCLES, GROUP, (ARGUMENTS,), REFERENCE, ("paging32", *needs)
+    )
 
 
 def _loop(name: str, says: str, needs: tuple[str, ...] = ()) -> Benchmark:
-    return Benchmark(f"switch/{name}", f"{says} {_FENCED}", Unit.CYCLES, GROUP, (LOOP,), REFERENCE, needs)
+    return Benchmark(
+        f"switch/{name}", f"{says} {_FENCED}", Unit.CYCLES, GROUP, (LOOP,), REFERENCE, ("paging32", *needs)
+    )
 
 
 def _each(name: str, says: str) -> Benchmark:
-    return Benchmark(f"switch/{name}", f"{says} {_EACH}", Unit.CYCLES, GROUP, (READING,), REFERENCE)
+    return Benchmark(
+        f"switch/{name}", f"{says} {_EACH}", Unit.CYCLES, GROUP, (READING,), REFERENCE, ("paging32",)
+    )
 
 
 #: What a world switch consists of: the name, the body, its instructions, and which of hardened.S they are.
@@ -84,17 +91,28 @@ PARTS: Final = (
         "load-cr3",
         "load_cr3",
         1,
-        "E13: MOV to CR3, of another root that maps the same; the second reading's own fetch walks the tables.",
+        "E13: MOV to CR3, of another root that maps the same; the second reading's own fetch walks the "
+        "tables.",
     ),
     ("pop-registers", "pop_registers", 7, "E14 to E20: the seven general registers popped."),
-    ("pop-segments", "pop_segments", 5, "E21 to E25: GS, FS, DS, ES popped, flat data of ring 1, and 8 skipped."),
+    (
+        "pop-segments",
+        "pop_segments",
+        5,
+        "E21 to E25: GS, FS, DS, ES popped, flat data of ring 1, and 8 skipped.",
+    ),
     ("iret-out", "iret_out", 1, "E26: IRET to ring 1, where the second reading is taken."),
     ("trap-in", "trap_in", 1, "The trap into ring 0, by INT: read before it at ring 1, and behind the gate."),
     ("stub", "stub", 4, "The stub of vector 13, R00 and R01: vector pushed, jumped, and asked who trapped."),
     ("push-frame", "push_frame", 11, "R02 to R12: four segments and seven general registers pushed."),
     ("find-pair", "find_pair", 6, "R13 to R18: DS loaded, the pair found, trap number and Host's CR3 read."),
     ("load-host-cr3", "load_host_cr3", 1, "R19: MOV to CR3, as on the way out."),
-    ("load-host-gdt", "load_host_gdt", 2, "R20 and R21: the Guest's TSS made idle, LGDT of the Host's table."),
+    (
+        "load-host-gdt",
+        "load_host_gdt",
+        2,
+        "R20 and R21: the Guest's TSS made idle, LGDT of the Host's table.",
+    ),
     ("load-host-idt", "load_host_idt", 1, "R22: LIDT of the Host's table."),
     ("load-host-tr", "load_host_tr", 3, "R23 to R25: the Host's stack, and LTR."),
     ("restore-host", "restore_host", 5, "R26 to R30: EBP, FS, GS, DS and ES popped."),
@@ -111,12 +129,13 @@ BENCHMARKS: Final = (
         Unit.CYCLES,
         GROUP,
         (LOOP,),
+        needs=("paging32",),
     ),
     _trip("round-trip-hardened", f"Our default Switcher. {_TRIP}"),
     _trip("round-trip-seed", f"The Switcher of 2007. {_TRIP}"),
     _trip("round-trip-foreign", f"The Switcher given with --switcher. {_TRIP}", ("switcher",)),
-    _trip("hypercall-hardened", _CALL),
-    _trip("hypercall-seed", _CALL),
+    _trip("hypercall-hardened", f"As switch/round-trip-hardened, {_CALL}"),
+    _trip("hypercall-seed", f"As switch/round-trip-seed, {_CALL}"),
     *(_each(f"part-{name}", f"One part of a switch by hardened. {says}") for name, _, _, says in PARTS),
     _loop("segments", "DS, ES, FS and GS loaded with flat data: four MOVs."),
     _loop("lgdt", "LGDT of the table that is loaded already."),
@@ -127,15 +146,16 @@ BENCHMARKS: Final = (
     _loop("cr3-touched-64", "MOV to CR3, and a word read from each of 64 pages: 65 instructions."),
     _loop(
         "ring0-ring3",
-        "Out to ring 3 by IRET, and in again by INT through an interrupt gate, on the same page tables: IRET, the JMP "
-        "that stands behind the INT, INT.",
+        "Out to ring 3 by IRET, and in again by INT through an interrupt gate, on the same page tables: "
+        "IRET, the JMP that stands behind the INT, INT.",
     ),
     _loop("sysenter", "Out to ring 3 by SYSEXIT, and in again by SYSENTER.", ("sysenter",)),
     _loop(
         "task-switch",
-        "A far JMP to another task's TSS and one back, each with CR3 and all registers, and the JMP that stands "
-        "behind the second. KVM emulates a task switch: the exits are those that the CPU made on the way, by KVM's "
-        "own count, without interrupts of the machine beneath and the one exit that ends a sample.",
+        "A far JMP to another task's TSS and one back, each with CR3 and all registers, and the JMP that "
+        "stands behind the second. KVM emulates a task switch: the exits are those that the CPU made on "
+        "the way, by KVM's own count, without interrupts of the machine beneath and the one exit that "
+        "ends a sample.",
     ),
 )
 
