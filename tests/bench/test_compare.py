@@ -57,6 +57,15 @@ def test_one_ioctl_more_is_a_loss_and_one_less_a_gain(provenance: Provenance, un
     assert not back.lost and [line.name for line in back.gains] == ["exit/shim ioctls"]
 
 
+@pytest.mark.parametrize("provenance", [NATIVE, LAB, COUNTING])
+def test_a_thousandth_of_an_exact_count_is_seen(provenance: Provenance) -> None:
+    old, new = (
+        report(provenance, result("boot/init", Unit.NANOSECONDS, (6e8, 6.01e8), exits=count))
+        for count in (1000.0, 1001.0)
+    )
+    assert [line.name for line in compare(old, new).losses] == ["boot/init exits"]
+
+
 def test_the_labs_seconds_are_no_losses() -> None:
     old = report(LAB, result("exit/shim", Unit.NANOSECONDS, (600.0,) * 9, exits=1.0))
     new = report(LAB, result("exit/shim", Unit.NANOSECONDS, (900.0,) * 9, exits=1.0))
