@@ -67,7 +67,8 @@ def test_what_the_engine_is_was_asked_of_it(runner: Runner) -> None:
     assert facts["segment limits enforced"] == limits
     assert facts["RF in a fault's pushed EFLAGS"] == {"tcg": "0", "bochs": "1"}[runner.name]
     assert runner.environment.engine.split()[0] == {"tcg": "QEMU", "bochs": "Bochs"}[runner.name]
-    wanted = Case("R", "c", "L1", "P", None, None, requires=frozenset({"pae", "hw-limits"}))
+    needs = frozenset({"pae", "hw-limits"})
+    wanted = Case("R", "c", "L1", "P", None, None, requires=needs, program="kvm-001")
     assert runner.unmet(wanted) == {"tcg": "hw-limits", "bochs": "kvm"}[runner.name]
 
 
@@ -125,6 +126,14 @@ def test_a_hang_is_ended_and_the_others_are_played(runner: Runner) -> None:
     result = verdict.compare(spin, seen["hangs"], runner.environment)
     assert [(each.expected, each.found) for each in result.differences] == [("trap", "timeout")]
     assert not engines()
+
+
+def test_a_sleep_that_nothing_ends_is_asked_for() -> None:
+    """HLT with interrupts masked burns no time: were it waited for by the clock, an hour would not do."""
+    with TcgRunner(patience=Patience(cpu=1.0, clock=3600)) as runner:
+        seen = play(runner, [stop("before"), case("sleeps", "f4", "ring0"), stop("after")])
+        assert [seen[name].outcome for name in ("before", "sleeps", "after")] == ["trap", "timeout", "trap"]
+    assert not engines() and not files()
 
 
 def test_a_switcher_that_reports_is_heard(runner: Runner) -> None:

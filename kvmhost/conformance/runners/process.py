@@ -14,7 +14,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -72,7 +72,7 @@ class Engine:
     """A running engine, in a session of its own: a Ctrl-C at the terminal is ours to handle, not its.
 
     console is where its standard output and error go; a pipe that nobody reads would block it.  environment
-    is laid over our own.
+    is laid over our own; inherited are file descriptors that it is to have, by the same numbers.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Engine:
         console: int,
         talk: bool = False,
         environment: Mapping[str, str] | None = None,
+        inherited: Sequence[int] = (),
     ) -> None:
         set_option = ctypes.CDLL(None).prctl
 
@@ -99,6 +100,7 @@ class Engine:
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
                 preexec_fn=die_with_us,
+                pass_fds=inherited,
                 bufsize=0,
             )
         except OSError as error:
@@ -134,17 +136,22 @@ class Engine:
 class Patience:
     """When to stop waiting for an engine that makes no progress.
 
-    cpu: seconds of CPU time, of an engine that spins.  clock: seconds by the clock, of one that sleeps.
+    cpu: seconds of CPU time, of an engine that spins.  clock: seconds by the clock, of one that sleeps and
+    cannot be asked whether it will wake; one that can is asked every `ask` seconds.
     """
 
-    def __init__(self, cpu: float = 3.0, clock: float = 60.0) -> None:
-        self.cpu, self.clock = cpu, clock
+    def __init__(self, cpu: float = 3.0, clock: float = 60.0, ask: float = 0.25) -> None:
+        self.cpu, self.clock, self.ask = cpu, clock, ask
         self._place: object = None
-        self._cpu_then = self._clock_then = 0.0
+        self._cpu_then = self._clock_then = self._asked = 0.0
 
-    def over(self, place: object, engine: Engine) -> bool:
-        """Whether the engine has been at one place for too long."""
+    def over(self, place: object, engine: Engine, asleep: Callable[[], bool] | None = None) -> bool:
+        """Whether the engine has been at one place for too long, or says that it sleeps for ever there."""
         now, burnt = time.monotonic(), engine.cpu_seconds()
         if place != self._place or burnt < self._cpu_then:
-            self._place, self._cpu_then, self._clock_then = place, burnt, now
+            self._place, self._cpu_then, self._clock_then, self._asked = place, burnt, now, now
+        if asleep is not None and now - self._asked > self.ask:
+            self._asked = now
+            if asleep():
+                return True
         return burnt - self._cpu_then > self.cpu or now - self._clock_then > self.clock

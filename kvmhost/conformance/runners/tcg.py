@@ -23,6 +23,7 @@ from ..errors import MachineryBroke, RunnerAbsent
 from ..results import Environment
 from . import base, batch, probe, tcg_trace
 from .batch import Batch
+from .monitor import Monitor
 from .process import Engine, MemoryFile, Patience
 
 QEMU, PACKAGE = "qemu-system-x86_64", "qemu-system-x86"
@@ -138,16 +139,19 @@ class _Play:
         """Let QEMU run until it ends or makes no progress; whether it hung."""
         os.ftruncate(said.fd, 0)
         hung = False
-        with Engine(words, console=said.fd) as engine:
-            self.runner.starts += 1
-            poll = select.poll()
-            poll.register(engine.pidfd, select.POLLIN)
-            while not poll.poll(_LOOK_MS):
-                self._tell()
-                place = (self.told, self.memory.word(batch.STATE))
-                if self.runner._patience.over(place, engine):
-                    hung = True
-                    break
+        with Monitor() as monitor:
+            all_words = [*words, *monitor.words()]
+            with Engine(all_words, console=said.fd, inherited=(monitor.fd,)) as engine:
+                monitor.started()
+                self.runner.starts += 1
+                poll = select.poll()
+                poll.register(engine.pidfd, select.POLLIN)
+                while not poll.poll(_LOOK_MS):
+                    self._tell()
+                    place = (self.told, self.memory.word(batch.STATE))
+                    if self.runner._patience.over(place, engine, monitor.asleep):
+                        hung = True
+                        break
         self.runner.engine_seconds += engine.seconds
         self._tell()
         return hung
