@@ -38,7 +38,7 @@ OTHERS = (
     ("switch/round-trip-seed", CYCLES, 601, "the Switcher of July 2007, as it was"),
     ("switch/round-trip-hardened", CYCLES, 622, "the Switcher that cannot be bent by its Guest"),
     ("switch/round-trip-foreign", CYCLES, 668, "the Switcher that --switcher named"),
-    ("switch/ring-0-3", CYCLES, 158, "IRET to ring 3 and an INT back, nothing else"),
+    ("switch/ring0-ring3", CYCLES, 158, "IRET to ring 3 and an INT back, nothing else"),
     ("switch/sysenter", CYCLES, 74, "SYSEXIT and SYSENTER"),
     ("switch/task-switch", CYCLES, 418, "a far JMP to a TSS and one back"),
     *(
@@ -107,7 +107,7 @@ OTHERS = (
     ("boot/exits", COUNT, 9_412, "exits until the first process"),
 )
 REFERENCES = {
-    "switch": "switch/ring-0-3",
+    "switch": "switch/ring0-ring3",
     "exit": "exit/c-loop",
     "trap": "trap/direct",
     "paging": "paging/flush",

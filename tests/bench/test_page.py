@@ -144,6 +144,21 @@ def test_a_part_that_was_not_measured_and_a_missing_whole_are_told() -> None:
     assert seen.text("ul", "missing") == ["iret: not measured, no Switcher was named: give --switcher FILE"]
 
 
+def test_shares_of_the_whole_add_up_to_one() -> None:
+    benchmarks = [replace(one, reference=WHOLE) if one.suite == "switch" else one for one in known()]
+    made = few(lab=True)
+    shares = [
+        replace(one, runs=tuple(replace(run, ratios=(0.06,) * 8) for run in one.runs))
+        if PART in one.name
+        else one
+        for one in made.results
+    ]
+    bare = tuple(one for one in shares if one.name != WHOLE)
+    found = fall(page([("a", made)], benchmarks, TITLES), File(0, "a", replace(made, results=bare)))
+    assert found and found.reference == WHOLE and found.whole and found.whole.middle == 1.0
+    assert found.rest == pytest.approx(1 - 0.06 * len(PARTS))
+
+
 def test_the_layers_add_up(tmp_path: Path) -> None:
     made = few()
     known_figures = figures(File(0, "a", made))
@@ -215,7 +230,7 @@ def test_the_lab_gives_ratios_and_says_that_its_times_mean_nothing(tmp_path: Pat
     )
     assert "no figure: times of the lab are left out" in drawn["b-machine-create"]
     assert "184,213" in drawn["b-boot-traps"]
-    assert "in terms of switch/ring-0-3" in seen.text("figcaption")[0]
+    assert "in terms of switch/ring0-ring3" in seen.text("figcaption")[0]
 
 
 def test_times_of_the_lab_that_were_asked_for_are_printed_as_such(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ WHOLE = "switch/round-trip-hardened"
 BESIDE = (
     "switch/round-trip-seed",
     "switch/round-trip-foreign",
-    "switch/ring-0-3",
+    "switch/ring0-ring3",
     "switch/sysenter",
     "switch/task-switch",
 )
 #: What the headline's figure is told against.
 COMPARED = {
     "switch/round-trip-seed": "The Switcher of 2007",
-    "switch/ring-0-3": "A plain way to ring 3 and back",
+    "switch/ring0-ring3": "A plain way to ring 3 and back",
     "switch/sysenter": "SYSENTER and SYSEXIT",
 }
 

@@ -59,17 +59,20 @@ def fall(page: Page, file: File) -> Fall | None:
     """What a file knows of the parts; None if it knows nothing that adds up."""
     names = [name for name in page.names if name.startswith(PARTS) and name in file.sights]
     parts = [file.sights[name] for name in names]
-    whole = file.measured(WHOLE)
+    whole = file.sights.get(WHOLE)
     known = [sight for sight in parts if sight.found]
     if not known:
         return None
-    as_is = all(sight.values for sight in (*known, *([whole] if whole else [])))
+    as_is = all(sight.values for sight in (*known, *([whole] if whole and whole.found else [])))
     if not as_is and len({page.reference(sight.name) for sight in known}) > 1:
         return None
     scale = known[0].native if as_is else RATIO
     usable = [sight for sight in known if on(sight, scale)]
-    if whole and not (on(whole, scale) and (as_is or same_reference(page, whole, known[0]))):
-        whole = None
+    total = on(whole, scale)
+    if scale is RATIO and page.reference(known[0].name) == WHOLE:
+        total = Interval(1.0, 1.0, 1.0)  # by itself, whether or not the file has it
+    elif whole and not as_is and not same_reference(page, whole, known[0]):
+        total = None
     steps, start = [], 0.0
     for sight in usable:
         found = on(sight, scale)
@@ -84,7 +87,7 @@ def fall(page: Page, file: File) -> Fall | None:
     ]
     reference = page.reference(known[0].name) if scale is RATIO else ""
     missing = [(sight.name, sight.result.unmeasured) for sight in parts if not sight.found]
-    return Fall(file, scale, tuple(steps), on(whole, scale), tuple(beside), tuple(missing), reference)
+    return Fall(file, scale, tuple(steps), total, tuple(beside), tuple(missing), reference)
 
 
 def on(sight: Sight | None, scale: Scale) -> Interval | None:
