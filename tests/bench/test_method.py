@@ -48,6 +48,13 @@ def test_a_sample_is_long_beside_the_clocks_steps_and_as_long_as_the_mode_says()
     assert STEPS * 20 <= coarse.loops * 3.0 < 4 * STEPS * 20
 
 
+def test_a_first_time_that_is_long_says_nothing_of_the_others() -> None:
+    machine = Machine()
+    work = Work(machine, "s/a", 1000.0, slower=lambda number: 1.0 if number else 1e6)
+    (first, _) = only(run(machine, [benchmark("a")], [work], SHORT), "s/a")
+    assert first.loops == 128 and len(first.warmups) == 2 * SHORT.window
+
+
 def test_cycles_are_long_beside_the_counters_steps() -> None:
     machine = Machine()
     (first, _) = only(
