@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from kvmhost.bench.benchmark import Unit
 from kvmhost.bench.report.html import plots, words
 from kvmhost.bench.report.html.markup import Content, tag
 from kvmhost.bench.report.html.model import RATIO, File, Page, Scale, Sight, short
@@ -18,6 +19,8 @@ from kvmhost.bench.statistics import Interval
 
 #: A step's height in pixels.
 STEP = 28
+#: Where clocks mean nothing the staircase is of instructions, if those were counted.
+COUNTED = Scale(Unit.CYCLES, True, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,12 @@ def fall(page: Page, file: File) -> Fall | None:
     known = [sight for sight in parts if sight.found]
     if not known:
         return None
-    as_is = all(sight.values for sight in (*known, *([whole] if whole and whole.found else [])))
+    measured = [*known, *([whole] if whole and whole.found else [])]
+    counted = not known[0].native.meaningful and all("instructions" in sight.counts for sight in measured)
+    as_is = counted or all(sight.values for sight in measured)
     if not as_is and len({page.reference(sight.name) for sight in known}) > 1:
         return None
-    scale = known[0].native if as_is else RATIO
+    scale = COUNTED if counted else known[0].native if as_is else RATIO
     usable = [sight for sight in known if on(sight, scale)]
     total = on(whole, scale)
     if scale is RATIO and page.reference(known[0].name) == WHOLE:
@@ -92,6 +97,9 @@ def fall(page: Page, file: File) -> Fall | None:
 
 def on(sight: Sight | None, scale: Scale) -> Interval | None:
     """A benchmark's figure on a scale."""
+    if sight and scale is COUNTED:
+        least, middle, most = sight.counts.get("instructions", (0.0, 0.0, 0.0))
+        return Interval(middle, least, most) if most else None
     if sight is None or (scale is not RATIO and sight.native != scale):
         return None
     return sight.ratio if scale is RATIO else sight.figure
