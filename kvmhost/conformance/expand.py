@@ -79,9 +79,9 @@ def expand(
     """
     from .families.layered import LAYERED
 
-    row = of_this_run(row, seed, stress)
     if row.program:
-        return list(_programs(row))
+        return list(_programs(row, seed, stress))
+    row = of_this_run(row, seed, stress)
     if row.family in LAYERED:
         generate = LAYERED[row.family]
         return [
@@ -151,18 +151,18 @@ def of_this_run(row: Row, seed: int, stress: bool = False) -> Row:
     return replace(row, parameters=told)
 
 
-def _programs(row: Row) -> Iterator[Case]:
-    """A program's case for each layer, and its controls: those on the last layer, for one is enough."""
+def _programs(row: Row, seed: int, stress: bool) -> Iterator[Case]:
+    """A program's case for each layer, and its controls: those once, and not in full, for that is enough."""
     for layer in row.layers:
-        yield _program(row, layer, NOTHING)
+        yield _program(of_this_run(row, seed, stress), layer, NOTHING)
     for control in row.controls:
-        yield _program(row, row.layers[-1], control)
+        yield _program(of_this_run(row, seed, stress=False), row.layers[-1], control)
 
 
 def _program(row: Row, layer: str, control: Table) -> Case:
     parameters = dict(row.parameters)
-    if layer.startswith("L3-"):
-        parameters["switcher"] = layer.removeprefix("L3-")
+    if layer != "L1":
+        parameters["switcher"] = layer
     if row.controls:
         parameters["planted"] = control.get("plants", "")
     expect = _values(row.expect, control)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def test_a_control_is_a_case_that_must_break(tmp_path: Path) -> None:
     seed, hardened, control = expand.expand(written(tmp_path, HEAD + CONTROL))
     assert [case.layer for case in (seed, hardened, control)] == ["L3-seed", "L3-hardened", "L3-hardened"]
     assert [case.kind for case in (seed, hardened, control)] == ["P", "P", "N"]
-    assert seed.parameters == {"seed": "here", "count": 3, "switcher": "seed", "planted": ""}
+    assert seed.parameters == {"seed": "here", "count": 3, "switcher": "L3-seed", "planted": ""}
     assert control.parameters["planted"] == "machine-check"
     assert (seed.expect.values, control.expect.values) == ({"a": 1, "b": 2}, {"a": 1, "b": 3})
     # What TCG deviates in cannot be seen any more.
@@ -96,9 +97,10 @@ def test_a_control_is_a_case_that_must_break(tmp_path: Path) -> None:
 
 
 def test_the_seed_and_the_amount_are_those_of_the_run(tmp_path: Path) -> None:
-    found = written(tmp_path, HEAD)
-    (case, _) = expand.expand(found, seed=7, stress=True)
-    assert case.parameters == {"seed": "here/7", "count": 300, "switcher": "seed"}
+    found = written(tmp_path, HEAD + CONTROL)
+    case, _, control = expand.expand(found, seed=7, stress=True)
+    assert case.parameters == {"seed": "here/7", "count": 300, "switcher": "L3-seed", "planted": ""}
+    assert (control.parameters["seed"], control.parameters["count"]) == ("here/7", 3)
     assert expand.expand(found)[0].parameters["seed"] == "here"
 
 
@@ -156,6 +158,23 @@ def test_the_walk_notes_whose_frames_can_be_reached_and_how() -> None:
     memory.pages[0x4000][1] = 0x600007
     walker.walk()
     assert walker.rights()["its"] == "rwxu"
+
+
+def test_a_worker_says_that_a_program_is_at_work_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kvm_worker, "BEAT_SECONDS", 0)
+    monkeypatch.setattr(kvm_worker, "BEATS", 3)
+    others = set(threading.enumerate())
+    with kvm_worker.alive():
+        for teller in set(threading.enumerate()) - others:
+            teller.join()
+    assert capsys.readouterr().out.splitlines() == ['{"alive": true}'] * 3
+    before = threading.active_count()
+    monkeypatch.setattr(kvm_worker, "BEAT_SECONDS", 3600)
+    with kvm_worker.alive():
+        assert threading.active_count() == before + 1
+    assert (threading.active_count(), capsys.readouterr().out) == (before, "")
 
 
 def test_a_snapshot_leaves_nothing_behind_to_go_on_in() -> None:

@@ -322,7 +322,9 @@ class Worker:
         """Let a check of KVM's own interface be made."""
         self._order(program=case.program, parameters=dict(case.parameters))
         said = self._listen()
-        self._refused(said)
+        while "values" not in said:
+            self._refused(said)
+            said = self._listen()
         return Observation("values", values=said["values"])
 
     def _refused(self, said: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import mmap
 import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ KVM_LEAVES = range(0x40000000, 0x40010000)
 # DEBUGCTL, MISC_ENABLE, STAR (Intel SDM vol. 4; AMD APM vol. 2, appendix A).
 MSRS = (0x174, 0x175, 0x176, 0x277, 0x1D9, 0x1A0, 0xC0000081)
 TICK_SECONDS = 0.25
+# A program in full may take long, but not longer than this.
+BEAT_SECONDS, BEATS = 60, 30
 # What a snapshot leaves behind: a byte that is HLT to whoever executes it.
 SPOILED = b"\xf4"
 # Where the monitor and the arena are; behind them the batch.
@@ -493,11 +496,36 @@ def main() -> int:
     return 0
 
 
+@contextmanager
+def alive() -> Iterator[None]:
+    """Say so every now and then while a program runs; not for ever, for it may hang.
+
+    A thread, as a signal would end KVM_RUN and count among what a program measures.
+    """
+    over = threading.Event()
+
+    def tell() -> None:
+        for _ in range(BEATS):
+            if over.wait(BEAT_SECONDS):
+                return
+            say(alive=True)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def _serve(kvm: Kvm, cpuid: tuple[CpuidEntry, ...], order: dict[str, Any]) -> None:
     if "program" in order:
         from .programs import run
 
-        say(values=run(order["program"], kvm, cpuid, {**order["parameters"], "vendor": order["vendor"]}))
+        with alive():
+            values = run(order["program"], kvm, cpuid, {**order["parameters"], "vendor": order["vendor"]})
+        say(values=values)
         return
     player = Player(kvm, cpuid, order)
     started = time.perf_counter()

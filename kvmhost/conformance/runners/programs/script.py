@@ -7,6 +7,7 @@ the Guest copies itself: SGDT and SIDT tell where its live tables are, and it ma
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ from kvmhost._native import ffi
 from kvmhost.host.hypercalls import NAMES
 from kvmhost.host.machine import Machine
 from kvmhost.host.outcome import OutcomeKind
+from kvmhost.switcher.blobs import Blob
+from kvmhost.switcher.layout import Layout
+
+from ...reference import image as reference_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,9 +148,24 @@ class Script:
 
 @contextmanager
 def machine_of(kvm: Kvm, parameters: Mapping[str, Any]) -> Iterator[Machine]:
-    """A machine of the product's with the Switcher of the row's layer."""
-    with Machine(MEMORY, switcher=parameters.get("switcher", "hardened"), kvm=kvm) as machine:
+    """A machine of the product's with the Switcher of the case's layer."""
+    with Machine(MEMORY, switcher=switcher(parameters.get("switcher", "L3-hardened")), kvm=kvm) as machine:
         yield machine
+
+
+def switcher(layer: str) -> str | Blob:
+    """The product's own by its name; a reference as any foreign one that the Host must get on with.
+
+    >>> switcher("L3-seed"), len(switcher("L2-seed").default_idt_entries)
+    ('seed', 256)
+    """
+    kind, _, name = layer.partition("-")
+    if kind == "L3":
+        return name
+    image = reference_image(name)
+    digest = hashlib.sha256(image.text).hexdigest()
+    layout = Layout.of(image.frame, image.descriptors)
+    return Blob(image.name, image.text, image.symbols, image.entries, layout, digest)
 
 
 def ended(guest: Guest) -> str:
