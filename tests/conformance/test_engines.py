@@ -17,8 +17,8 @@ from kvmhost.conformance.errors import MachineryBroke, RunnerAbsent
 from kvmhost.conformance.results import Status
 from kvmhost.conformance.runners import make
 from kvmhost.conformance.runners.base import Runner
-from kvmhost.conformance.runners.bochs import BochsRunner
-from kvmhost.conformance.runners.process import Patience
+from kvmhost.conformance.runners.bochs import BochsEnded, BochsRunner, Conversation
+from kvmhost.conformance.runners.process import Engine, Patience
 from kvmhost.conformance.runners.tcg import TcgRunner
 from kvmhost.conformance.scene import Scene
 from kvmhost.conformance.stage import ADDRESS, PAGES, Stage
@@ -277,3 +277,13 @@ def test_a_start_that_the_monitor_cannot_make_is_refused(runner: Runner) -> None
         runner.run([case("steps", "cd2f", "ring0", eflags=0x102)], heard)
     with pytest.raises(MachineryBroke, match="4 bytes at 0x800000 are not in the arena"):
         runner.run([case("looks", "cd2f", watches=[Watch(0x800000, 4)])], heard)
+
+
+def test_a_bochs_that_does_not_stop_when_told_is_given_up() -> None:
+    reading, writing = os.pipe()
+    words = ["sh", "-c", "trap '' INT; while :; do :; done"]
+    with Engine(words, console=writing, talk=True) as engine:
+        os.close(writing)
+        with pytest.raises(BochsEnded):
+            Conversation(engine, reading, Patience(cpu=0.2)).ask("c")
+    os.close(reading)

@@ -224,7 +224,11 @@ class Conversation:
             return self.answer()
         except TimeoutError:
             os.kill(self.engine.process.pid, signal.SIGINT)
-            self.answer()
+            try:
+                self.answer()
+            except TimeoutError:
+                # It looks for a SIGINT between two instructions, and an exception may raise itself for ever.
+                raise BochsEnded from None
             return None
 
     def answer(self) -> bytes:
