@@ -47,6 +47,8 @@ INT_AT: Final = 0x10010
 CODE: Final = {HLT_AT: b"\xf4", INT_AT: b"\xcd\x1f\xeb\xfc"}
 ENTRIES: Final = {Trap.GENERAL_PROTECTION: HLT_AT, Trap.HYPERCALL: INT_AT + 2}
 PATIENCE: Final = 60.0
+#: After so many caches, TLB and predictors know their way.
+WARM_UP: Final = 16
 EFLAGS_FIXED: Final = 2
 
 
@@ -240,12 +242,13 @@ class Rig:
 
     # ---- sampling -------------------------------------------------------------------
 
-    def sample(self, body: str, loops: int) -> int:
+    def sample(self, body: str, loops: int, warm_up: int = WARM_UP) -> int:
         """Do a body of ring0.S so often; cycles, with those of the readings and of the loop.
 
+        warm_up: how often it is done before, in the same run, and not timed.
         Raises Unmeasurable where it faults; the next sample finds the vCPU in order again.
         """
-        self.order(body, loops)
+        self.order(body, loops, warm_up)
         self.run()
         return int(self.memory.u64[self.at["rig_sum"] // 8])
 
@@ -270,10 +273,11 @@ class Rig:
         self.guest.frame.eip = ENTRIES[trap]
         self.guest.frame.trapnum = lib.NO_TRAP
 
-    def order(self, body: str, loops: int) -> None:
+    def order(self, body: str, loops: int, warm_up: int = 0) -> None:
         """Say what the next run is to do."""
         words, at, scratch = self.memory.u32, self.at, self._scratch
-        words[at["rig_left"] // 4] = loops
+        words[at["rig_left"] // 4] = warm_up or loops
+        words[at["rig_timed"] // 4] = loops if warm_up else 0
         words[at["rig_body"] // 4] = at[f"body_{body}"]
         words[at["rig_other_root"] // 4] = at["rig_pdpt"]
         words[at["rig_switcher"] // 4] = self.machine.blob.address("switch_to_guest")

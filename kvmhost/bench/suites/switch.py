@@ -25,6 +25,7 @@ LOOP: Final = "switch/overhead"
 READING: Final = "switch/overhead-reading"
 ARGUMENTS: Final = "switch/overhead-arguments"
 
+_WARM: Final = "A few operations come first, in the same run of the VM, and are not timed."
 _FENCED: Final = (
     "Read with lfence; rdtsc; lfence at ring 0 before the first operation and after the last, inside the "
     "VM; each operation stands between two LFENCEs, and those, the loop's counter and the two readings "
@@ -33,7 +34,7 @@ _FENCED: Final = (
 _EACH: Final = (
     "Each one is read by itself, the counter before and after it with LFENCE on both sides; what makes "
     "ready for it and what undoes it is not timed, and two readings with nothing between them "
-    "(switch/overhead-reading) are subtracted."
+    f"(switch/overhead-reading) are subtracted. {_WARM}"
 )
 _TRIP: Final = (
     "From the ring-0 Host's PUSHF through the far call into the Switcher, to ring 1 of the Guest, which "
@@ -42,7 +43,7 @@ _TRIP: Final = (
     "DS, ES, FS and GS. Nothing leaves the VM. Subtracted are the loop, its LFENCEs, the two readings, and "
     "the two MOVs that load the call's arguments (switch/overhead-arguments). Instructions are "
     "single-stepped, once, not while timing: PUSHF, far call, the trapping one and the last IRET are among "
-    "them."
+    f"them. {_WARM}"
 )
 _CALL: Final = (
     "but the Guest makes a hypercall: INT $0x1F, and in the next round the JMP back to it, which counts, "
@@ -52,7 +53,10 @@ _CALL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a benchmark runs.  instructions: those of one operation, as native/bench/ring0.S has them."""
+    """What a benchmark runs.
+
+    instructions: those of one operation, as native/bench/ring0.S has them; of what is only subtracted, none.
+    """
 
     name: str
     instructions: int
@@ -68,9 +72,15 @@ def _trip(name: str, says: str, needs: tuple[str, ...] = ()) -> Benchmark:
     )
 
 
-def _loop(name: str, says: str, needs: tuple[str, ...] = ()) -> Benchmark:
+def _loop(name: str, says: str, needs: tuple[str, ...] = (), warm: str = f" {_WARM}") -> Benchmark:
     return Benchmark(
-        f"switch/{name}", f"{says} {_FENCED}", Unit.CYCLES, GROUP, (LOOP,), REFERENCE, ("paging32", *needs)
+        f"switch/{name}",
+        f"{says} {_FENCED}{warm}",
+        Unit.CYCLES,
+        GROUP,
+        (LOOP,),
+        REFERENCE,
+        ("paging32", *needs),
     )
 
 
@@ -162,7 +172,7 @@ BENCHMARKS: Final = (
 BODIES: Final[Mapping[str, Body]] = {
     LOOP: Body("empty", 0),
     READING: Body("reading", 0),
-    ARGUMENTS: Body("arguments", 2),
+    ARGUMENTS: Body("arguments", 0),
     "switch/empty": Body("empty", 0),
     **{f"switch/part-{name}": Body(body, instructions) for name, body, instructions, _ in PARTS},
     "switch/segments": Body("segments", 4),
@@ -202,15 +212,23 @@ class BodySubject:
         return Sample(total, loops, {"instructions": self.body.instructions * loops})
 
 
+class OverheadSubject(BodySubject):
+    """What is subtracted.  It counts nothing: the others count without it from the start."""
+
+    def sample(self, loops: int) -> Sample:
+        """See Subject."""
+        return Sample(self.rig.sample(self.body.name, loops), loops)
+
+
 class TaskSubject(BodySubject):
     """Task switches, and what they cost in exits that KVM_RUN does not return for."""
 
     def sample(self, loops: int) -> Sample:
-        """See Subject."""
+        """See Subject.  Without a warm-up, whose exits would be counted, too."""
         before = self._exits()
-        plain = super().sample(loops)
+        total = self.rig.sample(self.body.name, loops, warm_up=0)
         exits = self._exits() - before - 1  # the OUT that ends the sample
-        return Sample(plain.total, loops, {**plain.counts, "exits": exits})
+        return Sample(total, loops, {"instructions": self.body.instructions * loops, "exits": exits})
 
     def _exits(self) -> int:
         found = self.rig.vcpu.statistics()
@@ -260,7 +278,7 @@ class Rigs:
             return "there is no foreign Switcher to compare with: name one with --switcher"
         if name not in TRIPS:
             kind = TaskSubject if name == "switch/task-switch" else BodySubject
-            return kind(self.rig("hardened"), BODIES[name])
+            return (OverheadSubject if benchmark.overhead else kind)(self.rig("hardened"), BODIES[name])
         switcher, hypercall = TRIPS[name]
         try:
             return TripSubject(self.rig(switcher or str(self.setting.switcher)), hypercall)
