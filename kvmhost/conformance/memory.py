@@ -9,6 +9,7 @@ never remembered: it is looked at each time.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -60,7 +61,7 @@ def _fingerprint(known: Known) -> int:
 
 
 def packed(known: Known) -> bytes:
-    """As bytes: a line of JSON, and the records behind it.
+    """As compressed bytes: a line of JSON, and the records behind it.
 
     >>> unpacked(packed({"a": Remembered(b"xy", Status.PASS)}))["a"].raw
     b'xy'
@@ -72,15 +73,16 @@ def packed(known: Known) -> bytes:
         )
         for case, one in known.items()
     ]
-    return json.dumps(lines).encode() + b"\n" + b"".join(one.raw for one in known.values())
+    content = json.dumps(lines).encode() + b"\n" + b"".join(one.raw for one in known.values())
+    return zlib.compress(content, 1)
 
 
 def unpacked(content: bytes) -> Known:
     """Of packed(); what is not of that form is nothing."""
-    head, _, raw = content.partition(b"\n")
     found: Known = {}
     place = 0
     try:
+        head, _, raw = zlib.decompress(content).partition(b"\n") if content else (b"", b"", b"")
         for case, size, status, because, alternative, outcome, differences in json.loads(head or b"[]"):
             if status == Status.FAIL or place + size > len(raw):
                 return {}
@@ -93,7 +95,7 @@ def unpacked(content: bytes) -> Known:
                 _differences(differences),
             )
             place += size
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, zlib.error):
         return {}
     return found
 

@@ -61,9 +61,10 @@ def place_of(case: Case, image: SwitcherImage) -> tuple[int, str] | None:
     if event is None or event.kind != "nmi" or event.at is None or event.after:
         return None
     offset = event.at - SW
-    names = {at: label for label, at in reversed(list(image.boundaries.items()))}
-    names |= {at: f"{STUB}{vector}" for vector, at in enumerate(image.entries) if at not in names}
-    return (offset, names[offset]) if offset in names else None
+    label = next((label for label, at in image.boundaries.items() if at == offset), "")
+    if not label and offset in image.entries:
+        label = f"{STUB}{len(image.entries) - 1 - image.entries[::-1].index(offset)}"
+    return (offset, label) if label else None
 
 
 def draw(runner: str, seen: Iterable[Seen], switchers: Mapping[str, SwitcherImage]) -> tuple[NmiMap, ...]:

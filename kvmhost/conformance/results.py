@@ -388,7 +388,9 @@ SILENT = frozenset({Status.SKIP, Status.UNSUPPORTED, Status.NOT_WRITTEN})
 
 def disagreements(run: Run) -> tuple[Disagreement, ...]:
     """Where runners that ran the same case ended differently, in the order of the rows."""
-    found = []
+    found: list[Disagreement] = []
+    if len(run.environments) < 2:
+        return ()
     for row in run.rows:
         by_case: dict[tuple[str, str], list[CaseResult]] = {}
         for case in row.cases:

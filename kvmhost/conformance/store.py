@@ -15,7 +15,6 @@ import os
 import stat
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -70,14 +69,9 @@ def read(name: str) -> bytes | None:
         return None
     finally:
         os.close(folder)
-    head, digest, packed = whole[: len(MAGIC)], whole[len(MAGIC) :][:32], whole[len(MAGIC) + 32 :]
-    if head != MAGIC or hashlib.sha256(name.encode() + packed).digest() != digest:
-        return None
-    try:
-        unpacking = zlib.decompressobj()
-        return unpacking.decompress(packed, LARGEST)
-    except zlib.error:
-        return None
+    head, digest, content = whole[: len(MAGIC)], whole[len(MAGIC) :][:32], whole[len(MAGIC) + 32 :]
+    good = head == MAGIC and hashlib.sha256(name.encode() + content).digest() == digest
+    return content if good else None
 
 
 def write(name: str, content: bytes) -> None:
@@ -85,8 +79,7 @@ def write(name: str, content: bytes) -> None:
     folder = _folder(make=True)
     if folder is None:
         return
-    packed = zlib.compress(content, 1)
-    whole = MAGIC + hashlib.sha256(name.encode() + packed).digest() + packed
+    whole = MAGIC + hashlib.sha256(name.encode() + content).digest() + content
     place = Path(f"/proc/self/fd/{folder}")
     try:
         with suppress(OSError):

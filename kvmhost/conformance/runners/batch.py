@@ -82,11 +82,12 @@ def monitor() -> Monitor:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Cases laid out from CONFORM_BATCH on: data, the addresses of the results, and where it all ends."""
+    """Cases laid out from CONFORM_BATCH on: data, addresses and sizes of the results, where it all ends."""
 
     cases: tuple[Case, ...]
     data: bytes
     results: tuple[int, ...]
+    sizes: tuple[int, ...]
     end: int
 
     def memory(self) -> Iterator[tuple[int, bytes]]:
@@ -104,7 +105,7 @@ class Batch:
 
     def result_end(self, index: int) -> int:
         """The address after a case's result and its watched bytes."""
-        return self.results[index] + _RESULT + sum(watch.size for watch in self.cases[index].watched())
+        return self.results[index] + self.sizes[index]
 
     def observe(self, index: int, read: Read) -> Observation:
         """What came of a case whose result is complete."""
@@ -197,7 +198,7 @@ def build(cases: Sequence[Case]) -> Batch:
     """Lay out a Batch."""
     layout = _Layout(len(cases))
     templates: dict[str, int] = {}
-    results = []
+    results, sizes = [], []
     for entry, case in zip(layout.table, cases, strict=True):
         assert case.template is not None and case.cpu is not None
         key = case.template.key
@@ -212,7 +213,8 @@ def build(cases: Sequence[Case]) -> Batch:
         size = sum(watch.size for watch in case.watched())
         entry.result = layout.put(bytes(ffi.buffer(empty)) + bytes(size))
         results.append(int(entry.result))
-    return Batch(tuple(cases), layout.bytes(), tuple(results), layout.place)
+        sizes.append(_RESULT + size)
+    return Batch(tuple(cases), layout.bytes(), tuple(results), tuple(sizes), layout.place)
 
 
 def _with_collector(image: bytes) -> bytes:

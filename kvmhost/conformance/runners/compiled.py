@@ -8,6 +8,7 @@ more, because their verdict is not known or is a failure, are expanded from thei
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -42,7 +43,7 @@ class KnownCase:
         self.requires: frozenset[str] = frozenset(requires)
         self.event = _event(event)
         self.meant: tuple[Outcome, int | None] = tuple(meant)
-        self._watched = tuple(Watch(address, size) for address, size in watched)
+        self._watched: Sequence[Sequence[int]] = watched
 
     @property
     def external(self) -> bool:
@@ -51,7 +52,7 @@ class KnownCase:
 
     def watched(self) -> tuple[Watch, ...]:
         """As of a Case."""
-        return self._watched
+        return tuple(Watch(address, size) for address, size in self._watched)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.selection.whole(self.row, self.place), name)
@@ -82,11 +83,12 @@ def _event(told: Sequence[Any] | None) -> Event | None:
 
 @dataclass(frozen=True, slots=True)
 class _Laid:
-    """One batch: which cases (by their places in the selection), and the rest as in Batch."""
+    """One batch: which cases (by their places in the selection), and the rest of a Batch, data compressed."""
 
     places: tuple[int, ...]
-    data: bytes
+    packed: bytes
     results: tuple[int, ...]
+    sizes: tuple[int, ...]
     end: int
 
 
@@ -125,8 +127,8 @@ class Selection:
                 known[row], first[row] = self._cases(row, place, told["rows"][row]), place
                 place += len(known[row])
             laid, at = [], 0
-            for places, size, results, end in told["batches"]:
-                laid.append(_Laid(tuple(places), data[at : at + size], tuple(results), end))
+            for places, size, results, sizes, end in told["batches"]:
+                laid.append(_Laid(tuple(places), data[at : at + size], tuple(results), tuple(sizes), end))
                 at += size
         except (ValueError, TypeError, KeyError):
             return
@@ -155,7 +157,7 @@ class Selection:
             kept = [number for number, place in enumerate(laid.places) if place in wanted]
             if not kept:
                 continue
-            data = laid.data
+            data = zlib.decompress(laid.packed)
             if len(kept) < len(laid.places):
                 # The table has room to spare then; what it points to stays where it is.
                 entries = b"".join(data[n * CASE_BYTES : (n + 1) * CASE_BYTES] for n in kept)
@@ -164,6 +166,7 @@ class Selection:
                 tuple(wanted[laid.places[number]] for number in kept),
                 data,
                 tuple(laid.results[number] for number in kept),
+                tuple(laid.sizes[number] for number in kept),
                 laid.end,
             )
 
@@ -177,8 +180,8 @@ class Selection:
         told, pieces = [], []
         for laid in batches((case for case in every if case.program is None), most):
             members = [places[id(case)] for case in laid.cases]
-            told.append([members, len(laid.data), laid.results, laid.end])
-            pieces.append(laid.data)
+            pieces.append(zlib.compress(laid.data, 1))
+            told.append([members, len(pieces[-1]), laid.results, laid.sizes, laid.end])
         facts = {row: [_facts(case) for case in self._expanded[row]] for row in self._rows}
         head = json.dumps({"rows": facts, "batches": told}, separators=(",", ":"))
         store.write(self._name, head.encode() + b"\n" + b"".join(pieces))

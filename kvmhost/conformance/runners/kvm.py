@@ -45,7 +45,7 @@ LAB_SECONDS = 3600
 # A worker that has said nothing for so long is dead; the lab takes some seconds to start.
 SILENCE_SECONDS = 600
 # So that results come in while a long run goes on, and little is lost by a Ctrl-C.
-BATCH_CASES = 500
+BATCH_CASES = 1000
 
 
 class KvmRunner:
