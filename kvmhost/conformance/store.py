@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 MAGIC = b"kvmhost conform 1\n"
@@ -39,7 +40,8 @@ def key(*parts: str) -> str:
 @cache
 def installed() -> str:
     """A hash of all that decides what cases there are, what an engine plays and how it is judged."""
-    found = hashlib.sha256(sys.version.encode())
+    # hypothesis draws the random states, each version in its own way.
+    found = hashlib.sha256(f"{sys.version} {version('hypothesis')}".encode())
     for path in sorted(_sources()):
         found.update(f"\0{path.relative_to(_HOME.parent)}\0".encode())
         found.update(hashlib.sha256(path.read_bytes()).digest())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvmhost._native import ffi
 from kvmhost.conformance import row, store
-from kvmhost.conformance.case import Case
+from kvmhost.conformance.case import Case, Event
 from kvmhost.conformance.expand import expand
 from kvmhost.conformance.row import Row, find
 from kvmhost.conformance.runners import batch, compiled
@@ -60,6 +62,15 @@ def test_what_stands_for_a_case_has_all_that_it_has() -> None:
         assert stands.watched() == case.watched() and unmet(stands, frozenset()) == unmet(case, frozenset())
         for name in (*names, *properties):
             assert getattr(stands, name) == getattr(case, name), (case.id, name)
+
+
+def test_no_field_of_an_event_is_lost() -> None:
+    """Each is set to something that is not its default, whichever there are."""
+    special: dict[str, Any] = {"kind": "intr", "after": Event("nmi", steps=3), "left_out": ("tr", "cs")}
+    told = {each.name: special.get(each.name, 77) for each in fields(Event)}
+    event = Event(**told)
+    assert all(getattr(event, each.name) != each.default for each in fields(Event))
+    assert compiled._event(json.loads(json.dumps(compiled._told(event)))) == event
 
 
 def test_a_run_asks_for_no_expansion() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from .. import store
@@ -67,18 +67,20 @@ def _facts(case: Case) -> list[Any]:
     ]
 
 
-def _told(event: Event | None) -> list[Any] | None:
+def _told(event: Event | None) -> dict[str, Any] | None:
+    """Every field by its name, so that none is forgotten that comes later."""
     if event is None:
         return None
-    first = (event.kind, event.at, event.hit, event.steps, event.vector, event.count)
-    return [*first, _told(event.after)]
+    told = {each.name: getattr(event, each.name) for each in fields(event)}
+    return {**told, "after": _told(event.after)}
 
 
-def _event(told: Sequence[Any] | None) -> Event | None:
+def _event(told: dict[str, Any] | None) -> Event | None:
     if told is None:
         return None
-    kind, at, hit, steps, vector, count, after = told
-    return Event(kind, at, hit, steps, vector, count, _event(after))
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
+    values["after"] = _event(told["after"])
+    return Event(**values)
 
 
 @dataclass(frozen=True, slots=True)
