@@ -45,10 +45,10 @@ class Spinning(TimedGuest):
             self.begin(int(lib.BENCH_HYPERCALL), FOR_EVER)
             cpu = self.machine.cpus[0]
             self._cpu, self._c = cpu, cpu.c
-            self._fd, self._run_page = cpu.vcpu.fd, ffi.cast("void *", _address(cpu.vcpu.run_page))
+            self._fd, self._run_page = cpu.vcpu.fd, ffi.cast("void *", address(cpu.vcpu.run_page))
             self._request = int(lib.floor_run_request())
-            self._enter = ffi.cast("floor_enter", _address(product_ffi.addressof(product, "kvmhost_enter")))
-            self._struct = ffi.cast("void *", _address(self._c))
+            self._enter = ffi.cast("floor_enter", address(product_ffi.addressof(product, "kvmhost_enter")))
+            self._struct = ffi.cast("void *", address(self._c))
             self._ioctl = CDLL(None, use_errno=True).ioctl
             self._ioctl.argtypes = (c_int, c_ulong, c_ulong)
         except BaseException:
@@ -121,5 +121,6 @@ class Spinning(TimedGuest):
         return Sample(nanoseconds, loops, {"exits": loops, "ioctls": 0})
 
 
-def _address(pointer: object) -> int:
+def address(pointer: object) -> int:
+    """Where something of the product's module lies, as a number that the other module takes."""
     return int(product_ffi.cast("uintptr_t", pointer))

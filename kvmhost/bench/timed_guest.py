@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from kvmhost._bench import ffi, lib
 from kvmhost._native import lib as product
 from kvmhost.bench.benchmark import Sample
-from kvmhost.bench.errors import Unmeasurable, WorkerBroke
+from kvmhost.bench.errors import WorkerBroke
 from kvmhost.bench.floor import DATA
 from kvmhost.host import Trap
 from kvmhost.kvm import Kvm
@@ -42,19 +42,20 @@ def open_kvm(setting: Setting) -> Kvm:
 class TimedGuest:
     """A Machine with the Guest in it, waiting for commands.
 
-    switcher: "hardened", "seed" or a file.  Raises Unmeasurable where this machine cannot run a Guest.
+    switcher: "hardened", "seed" or a file.  command_line: "pae" for tables in that
+    format.  Raises what a Machine raises where none can be had.
     """
 
-    def __init__(self, setting: Setting, switcher: str = "hardened", memory: int = MEMORY) -> None:
+    def __init__(self, setting: Setting, switcher: str = "hardened", command_line: str = "") -> None:
         from kvmhost.launcher.machine import Machine
 
         self._kvm = open_kvm(setting)
         self.machine: Machine | None = None
         try:
             self.machine = Machine(
-                memory=memory, switcher=switcher, kvm=self._kvm, slice_seconds=SLICE_SECONDS
+                memory=MEMORY, switcher=switcher, kvm=self._kvm, slice_seconds=SLICE_SECONDS
             )
-            self.guest = self.machine.load(DATA / "timed.elf")
+            self.guest = self.machine.load(DATA / "timed.elf", command_line)
             at = self.machine.memory.address + self.guest.state.mem_base + lib.BENCH_REPORT
             self.command: Any = ffi.cast("struct bench_command *", at)
             self._run(lambda: self.command.ready == 1)
@@ -71,9 +72,19 @@ class TimedGuest:
         command.number += 1
         self.guest.post(lib.BENCH_IRQ)
         self._run(lambda: command.done == command.number)
-        if command.failed:
-            raise Unmeasurable(f"the Guest could not do it: reason {command.failed}")
         return int(command.cycles)
+
+    def inside(self, routine: int, arguments: Sequence[int] = ()) -> Callable[[int], Sample]:
+        """A routine by the Guest's own count of cycles, with the exits it took."""
+
+        def sample(loops: int) -> Sample:
+            assert self.machine is not None
+            c = self.machine.cpus[0].c
+            runs = c.runs
+            cycles = self.do(routine, loops, arguments)
+            return Sample(cycles, loops, {"exits": c.runs - runs})
+
+        return sample
 
     def begin(self, routine: int, loops: int) -> None:
         """Have a routine of hypercalls begun, and stop at the first of them; nobody answers it."""

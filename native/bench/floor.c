@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <sched.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -225,6 +226,67 @@ int floor_nothing(uint64_t loops, struct floor_time *time)
 		nothing();
 	end(time);
 	return 0;
+}
+
+/* [B35] How long until it shows.  Whoever waits here gives the CPU away, for there may be only one. */
+#define PATIENCE_NS 5000000000u
+
+static int await(const volatile uint32_t *word, uint32_t before, int to_zero)
+{
+	uint64_t start = clock_ns(CLOCK_MONOTONIC);
+
+	while (to_zero ? *word != 0 : *word == before) {
+		sched_yield();
+		if (clock_ns(CLOCK_MONOTONIC) - start > PATIENCE_NS)
+			return -ETIME;
+	}
+	return 0;
+}
+
+static int provoke_once(const struct floor_provocation *what)
+{
+	const uint64_t one = 1;
+	/* Intel SDM vol. 3, "Message Signalled Interrupts": to APIC 0, delivery mode NMI. */
+	const struct kvm_msi nmi = {.address_lo = 0xFEE00000, .data = 0x400};
+
+	if (what->pending)
+		__atomic_fetch_or(what->pending, what->bits, __ATOMIC_SEQ_CST);
+	switch (what->kind) {
+	case FLOOR_POST:
+		what->post(what->cpu, what->why);
+		return 0;
+	case FLOOR_EVENTFD:
+		return write(what->fd, &one, sizeof(one)) < 0 ? -errno : 0;
+	case FLOOR_NMI:
+		return ioctl(what->fd, KVM_SIGNAL_MSI, &nmi) < 0 ? -errno : 0;
+	default:
+		return 0;
+	}
+}
+
+int floor_provoke(const struct floor_provocation *what, uint64_t loops, struct floor_time *time)
+{
+	uint64_t wall = 0;
+	int result = 0;
+
+	begin(time);
+	while (loops-- && result == 0) {
+		uint32_t before;
+		uint64_t start;
+
+		result = await(what->running, *what->running, 0);
+		if (result)
+			break;
+		before = *what->shows;
+		start = clock_ns(CLOCK_MONOTONIC);
+		result = provoke_once(what);
+		if (result == 0)
+			result = await(what->shows, before, (int)what->to_zero);
+		wall += clock_ns(CLOCK_MONOTONIC) - start;
+	}
+	end(time);
+	time->wall_ns = wall;
+	return result;
 }
 
 int floor_life(int32_t kvm, const uint8_t *text, uint32_t bytes, uint64_t *create_ns, uint64_t *first_ns,

@@ -57,6 +57,36 @@ int floor_enter_loop(floor_enter enter, void *cpu, uint64_t loops, int expected,
 int floor_nothing(uint64_t loops, struct floor_time *time);
 
 /*
+ * Something done to a vCPU that another thread runs, and how long until it shows.  Before each, the
+ * Guest is awaited: the word at RUNNING goes up while it runs.  Then BITS are set at PENDING (if any)
+ * and, by KIND, POST is called with WHY, a byte counter is written to FD, or the VM whose file is FD is
+ * sent a message that is an NMI for its vCPU 0 (a vCPU's own ioctl would wait until it comes out).  It
+ * shows when the word at SHOWS has changed, or is zero if TO_ZERO.
+ */
+#define FLOOR_POST 0
+#define FLOOR_EVENTFD 1
+#define FLOOR_NMI 2
+#define FLOOR_NOTHING 3 /* the waiting alone: SHOWS is RUNNING */
+
+typedef void (*floor_post)(void *cpu, uint32_t why);
+
+struct floor_provocation {
+	uint32_t kind;
+	floor_post post;
+	void *cpu;
+	uint32_t why;
+	int32_t fd;
+	volatile uint32_t *pending;
+	uint32_t bits;
+	volatile uint32_t *running;
+	volatile uint32_t *shows;
+	uint32_t to_zero;
+};
+
+/* So many times, one after the other; nanoseconds from doing it until it shows.  0, -errno or -ETIME. */
+int floor_provoke(const struct floor_provocation *what, uint64_t loops, struct floor_time *time);
+
+/*
  * From nothing to a Guest's first instruction, and to nothing again, once: create, run to the
  * first exit, destroy.  Nanoseconds of each part.  0 or -errno.
  */

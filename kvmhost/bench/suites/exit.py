@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from kvmhost.bench.benchmark import Benchmark, Sample, Setting, Subject, Suite, Unit
 
@@ -174,22 +173,12 @@ def subjects(benchmarks: tuple[Benchmark, ...], setting: Setting) -> Iterator[Ma
 SUITE = Suite("exit", "Leaving the VM", BENCHMARKS, subjects)
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
-    """A subject that is a function of the number of loops."""
-
-    call: Callable[[int], Sample]
-
-    def sample(self, loops: int) -> Sample:
-        """Do it."""
-        return self.call(loops)
-
-
 # ---- kinds of exits: a VM of bare ioctls --------------------------------------------------
 
 
 def _floor(name: str, setting: Setting, held: ExitStack) -> Subject:
     from kvmhost.bench.floor import FloorVm, nothing
+    from kvmhost.bench.subject import Called
 
     def made(program: str) -> FloorVm:
         return held.enter_context(FloorVm(program, setting))
@@ -235,6 +224,7 @@ class _Layers:
     def subject(self, name: str) -> Subject:
         """The one of that name."""
         from kvmhost.bench import floor, layers
+        from kvmhost.bench.subject import Called
 
         spinning = self._spinning
         calls: dict[str, Callable[[int], Sample]] = {
@@ -246,9 +236,9 @@ class _Layers:
             "ctypes": spinning.ctypes,
             "fcntl": spinning.fcntl,
             "cffi-shim": spinning.cffi_shim,
-            "no-traps": lambda loops: self._plain.outside_nothing(loops),
-            "no-traps-hooked": lambda loops: self._hooked.outside_nothing(loops),
-            "python-handler": lambda loops: self._plain.outside_hypercalls(loops),
-            "python-hook": lambda loops: self._hooked.outside_hypercalls(loops),
+            "no-traps": self._plain.outside_nothing,
+            "no-traps-hooked": self._hooked.outside_nothing,
+            "python-handler": self._plain.outside_hypercalls,
+            "python-hook": self._hooked.outside_hypercalls,
         }
         return Called(calls[name.removeprefix("exit/")])
