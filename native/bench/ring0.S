@@ -1,5 +1,5 @@
 /*
- * [G10] What is timed at ring 0.
+ * [B120] What is timed at ring 0.
  *
  * The ring-0 Host calls its Switcher through a far pointer in the mailbox.  While the rig is
  * there, the pointer leads to rig_entry instead: from here a real Switcher is called, or one
@@ -22,7 +22,7 @@
 #include "asm_offsets.h"
 #include "bench_offsets.h"
 
-/* [G20] The rig's pages in the Host area: VM-physical, which is linear for the Host. */
+/* [B130] The rig's pages in the Host area: VM-physical, which is linear for the Host. */
 	.macro PLACE name, offset
 	.globl	\name
 	.set	\name, HOST_AREA_BASE + 0x80000 + \offset
@@ -57,7 +57,7 @@
 	.globl	rig_user
 	.set	rig_user, RIG_USER
 
-/* [G30] Selectors that the Host does not use, and vectors that nobody sends.  The user's stand
+/* [B140] Selectors that the Host does not use, and vectors that nobody sends.  The user's stand
  * where SYSEXIT looks for them: behind the Host's own. */
 #define RING1_CS 0x89
 #define RING1_DS 0x91
@@ -77,7 +77,7 @@
 #define IRET_BYTES 20
 #define TRAP_VECTOR 13
 
-	/* [G40] The readings.  OPEN leaves EAX and EDX as the Switcher's lines want them. */
+	/* [B150] The readings.  OPEN leaves EAX and EDX as the Switcher's lines want them. */
 	.macro OPEN
 	lfence
 	rdtsc
@@ -143,7 +143,7 @@ loop_\name:
 	.globl	start_rig_text
 start_rig_text:
 
-	/* [G50] In and out.  The tables have been changed from outside, so whatever the TLB
+	/* [B160] In and out.  The tables have been changed from outside, so whatever the TLB
 	 * knows of them goes.  A task switch has set CR0.TS. */
 	.globl	rig_entry
 rig_entry:
@@ -162,6 +162,7 @@ rig_begin:
 	movl	$0, rig_sum + 4
 	jmp	*rig_body
 
+	/* [B164] Once for practice; the second time it counts. */
 	.globl	rig_leave
 rig_leave:
 	mov	rig_esp, %esp
@@ -178,11 +179,12 @@ rig_leave:
 	pop	%ds
 	iret
 
+	/* [B167] A gate's way back to wherever the body wants it. */
 	.globl	gate_back
 gate_back:
 	jmp	*%ss:rig_back
 
-	/* [G60] Nothing, in a loop and as a part; and nothing but what a Switcher's caller loads. */
+	/* [B170] Nothing, in a loop and as a part; and nothing but what a Switcher's caller loads. */
 	BODY	empty
 	LOOP	empty
 	AGAIN	empty
@@ -199,7 +201,7 @@ part_reading:
 	mov	MB_root(%ebp), %ebx
 	AGAIN	arguments
 
-	/* [G70] There and back through a real Switcher.  All but EBP, ESP and segments is lost. */
+	/* [B180] There and back through a real Switcher.  All but EBP, ESP and segments is lost. */
 	BODY	round_trip
 	LOOP	round_trip
 	mov	MB_pair(%ebp), %eax
@@ -212,7 +214,7 @@ round_trip_first:
 round_trip_behind:
 	AGAIN	round_trip
 
-	/* [G80] Single instructions.  EAX is the scratch pair, which names the Host's tables. */
+	/* [B190] Single instructions.  EAX is the scratch pair, which names the Host's tables. */
 	BODY	cr3_same
 	mov	rig_root, %ebx
 	LOOP	cr3_same
@@ -262,7 +264,7 @@ part_ltr:
 	CLOSE
 	NEXT	ltr
 
-	/* [G90] The plain way between rings 0 and 3: out by IRET, in by INT, and the frame that
+	/* [B200] The plain way between rings 0 and 3: out by IRET, in by INT, and the frame that
 	 * INT leaves is the next IRET's.  In ring 3 EIP stays behind the INT, so there is a JMP. */
 	BODY	ring0_ring3
 	DATA_SEGMENTS USER_DS
@@ -294,7 +296,7 @@ sysenter_entry:
 ring3_sysenter:
 	sysenter
 
-	/* [G100] A whole task, there and back.  The second one stands in front of its JMP. */
+	/* [B210] A whole task, there and back.  The second one stands in front of its JMP. */
 	BODY	task_switch
 	LOOP	task_switch
 	ljmp	$TASK_SELECTOR, $0
@@ -305,7 +307,7 @@ task_back:
 task_start:
 	jmp	task_back
 
-	/* [G110] The lines of hardened.S, one by one, in their order and with their instructions
+	/* [B220] The lines of hardened.S, one by one, in their order and with their instructions
 	 * (labels in brackets).  First the way out. */
 
 	BODY	call	/* what the Host does: E00 is next */
@@ -333,7 +335,7 @@ part_save_host:
 	mov	rig_esp, %esp
 	NEXT	save_host
 
-	BODY	load_idt	/* [E07] */
+	BODY	load_idt	/* E07 */
 part_load_idt:
 	OPEN
 	lidt	S6_guest_idt_desc(%eax)
@@ -341,7 +343,7 @@ part_load_idt:
 	lidt	rig_pair + S6_host_idt_desc
 	NEXT	load_idt
 
-	BODY	load_gdt	/* [E08] */
+	BODY	load_gdt	/* E08 */
 part_load_gdt:
 	OPEN
 	lgdt	S6_guest_gdt_desc(%eax)
@@ -361,7 +363,7 @@ part_load_tr:
 	CLOSE
 	NEXT	load_tr
 
-	BODY	load_cr3	/* [E13] */
+	BODY	load_cr3	/* E13 */
 part_load_cr3:
 	mov	rig_other_root, %ebx
 	OPEN
@@ -399,7 +401,7 @@ part_pop_segments:
 	mov	rig_esp, %esp
 	NEXT	pop_segments
 
-	/* [E26]  The second reading is taken at ring 1, which has pages in common with ring 0. */
+	/* E26  The second reading is taken at ring 1, which has pages in common with ring 0. */
 	BODY	iret_out
 	DATA_SEGMENTS RING1_DS
 	movl	$3f, rig_back
@@ -417,7 +419,7 @@ part_iret_out:
 3:	mov	rig_esp, %esp
 	NEXT	iret_out
 
-	/* [G120] A trap, and the way back. */
+	/* [B230] A trap, and the way back. */
 	BODY	trap_in
 	DATA_SEGMENTS RING1_DS
 part_trap_in:
@@ -484,7 +486,7 @@ part_find_pair:
 	mov	rig_esp, %esp
 	NEXT	find_pair
 
-	BODY	load_host_cr3	/* [R19] */
+	BODY	load_host_cr3	/* R19 */
 part_load_host_cr3:
 	mov	rig_other_root, %ebx
 	mov	%ebx, %cr3
@@ -502,7 +504,7 @@ part_load_host_gdt:
 	CLOSE
 	NEXT	load_host_gdt
 
-	BODY	load_host_idt	/* [R22] */
+	BODY	load_host_idt	/* R22 */
 part_load_host_idt:
 	lidt	rig_pair + S6_guest_idt_desc
 	OPEN
@@ -537,7 +539,7 @@ part_restore_host:
 	CLOSE
 	NEXT	restore_host
 
-	BODY	return	/* [R31] */
+	BODY	return	/* R31 */
 part_return:
 	pushf
 	push	$LGUEST_CS
@@ -547,7 +549,7 @@ part_return:
 2:	CLOSE
 	NEXT	return
 
-	/* [G130] For the tests: what faults, as a defect of a body would, under the Host's tables
+	/* [B240] For the tests: what faults, as a defect of a body would, under the Host's tables
 	 * and under the scratch pair's. */
 	BODY	faulty
 	ud2
