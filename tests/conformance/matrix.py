@@ -118,7 +118,7 @@ def made(name: str, before: MutationMatrix | None) -> MutationMatrix:
     shown = [one for one in before.controls if one.runner in others] if before else []
     runs = [one for one in before.runs if one.runner in others] if before else []
     known = {(one.row, one.case) for one in shown}
-    with make(name, backend="auto", seed=1) as runner:
+    with make(name, backend="auto") as runner:
         lines = of_switchers(runner) if name == "tcg" else []
         lines += of_machine(runner, on(name))
         todo = [case for case in controls() if (case.row, case.name) not in known]
