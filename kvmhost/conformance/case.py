@@ -70,7 +70,8 @@ class Cpu:
     """(number, value), written in this order; the old values are put back after the case."""
 
 
-EventKind: TypeAlias = Literal["nmi", "intr", "mce", "snapshot", "inspect"]
+# "trace" is a runner's own: nothing happens, but the way is looked at.
+EventKind: TypeAlias = Literal["nmi", "intr", "mce", "snapshot", "inspect", "trace"]
 
 
 @dataclass(frozen=True, slots=True)

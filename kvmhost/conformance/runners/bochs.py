@@ -14,22 +14,29 @@ import re
 import select
 import shutil
 import signal
+from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
 from ..case import Case, Observation, Outcome
 from ..errors import MachineryBroke, RunnerAbsent
 from ..results import Environment
+from ..stage import ADDRESS, PAGE
 from . import base, batch, probe
 from .batch import Batch
 from .process import Engine, MemoryFile, Patience
+from .trail import KEPT, of_the_case
 
 BOCHS, PACKAGES = "bochs-bin", "bochs bochs-term"
 CPU_MODEL = "corei7_icelake_u"
 _MEGABYTE = 1 << 20
 _PROMPT = re.compile(rb"<bochs:\d+> ?\Z")
 _LOOK_MS = 100
+# What `trace on` writes of each instruction: its time, its physical address, CS and EIP.
+_STEP = re.compile(rb"^\(0\)\.\[\d+\] \[0x[0-9a-f]+\] [0-9a-f]+:([0-9a-f]+) ", re.M)
+MOST_STEPS, STEPS_AT_ONCE = 20_000, 500
 
 
 class BochsRunner:
@@ -80,6 +87,15 @@ class BochsRunner:
         for together in apart.values():
             for laid in batch.batches(together):
                 _Play(self, laid, heard).play()
+
+    def trace(self, case: Case) -> tuple[int, ...]:
+        """EIP at each of the last instructions that a case runs, in order; CS has a base in few."""
+        if case.cpu is None:
+            return ()
+        (laid,) = batch.batches([case])
+        traced = _Traced(self, laid, lambda case, observation: None)
+        traced.play()
+        return of_the_case(traced.trail)
 
     def heard_version(self, said: bytes) -> None:
         """The banner that every start prints."""
@@ -197,6 +213,34 @@ class _Play:
         for index in range(first, current):
             observation = self.laid.observe(index, lambda at, size: data[at - start : at - start + size])
             self.heard(self.laid.cases[index], observation)
+
+
+class _Traced(_Play):
+    """One case, told step by step from its first instruction on."""
+
+    def __init__(self, runner: BochsRunner, laid: Batch, heard: base.Heard) -> None:
+        super().__init__(runner, laid, heard)
+        self.trail: deque[int] = deque(maxlen=KEPT)
+
+    def _converse(self, bochs: Conversation) -> None:
+        self.told = len(self.laid.cases)
+        (case,) = self.laid.cases
+        assert case.cpu is not None
+        bochs.answer()
+        bochs.ask(f"lb {case.cpu.eip:#x}")
+        if b") Breakpoint " not in (bochs.ask("c") or b""):
+            return
+        bochs.ask("trace on")
+        for _ in range(MOST_STEPS // STEPS_AT_ONCE):
+            said = bochs.ask(f"s {STEPS_AT_ONCE}") or b""
+            steps = [int(address, 16) for address in _STEP.findall(said)]
+            own = list(takewhile(lambda at: at & -PAGE != ADDRESS["COLLECT2"], steps))
+            self.trail.extend(own)
+            if len(own) < STEPS_AT_ONCE:
+                return
+
+    def _ended(self, bochs: Conversation, log: MemoryFile) -> None:
+        """What there is of the trail is told."""
 
 
 class BochsEnded(Exception):

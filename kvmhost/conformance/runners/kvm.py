@@ -33,6 +33,7 @@ from ..stage import ADDRESS, ARENA, PAGES
 from . import base, batch, compiled, probe
 from .batch import Batch
 from .programs import trips
+from .trail import KEPT, of_the_case
 
 Backend = Literal["auto", "native", "lab"]
 _MEGABYTE = 1 << 20
@@ -137,6 +138,14 @@ class KvmRunner:
                 if not self.recall(case, answer.raw(index), partial(answer.observation, index)):
                     heard(case, answer.observation(index))
 
+    def trace(self, case: Case) -> tuple[int, ...]:
+        """The linear address of each of the last instructions that a case runs, in order, by single steps."""
+        if case.program is not None or self._worker is None:
+            return ()
+        stepped = case if case.event else replace(case, event=Event("trace"))
+        (laid,) = batch.batches([stepped])
+        return of_the_case(self._worker.play(laid, traced=True).trail())
+
     def _batch(self, laid: Batch) -> Answer:
         assert self._worker is not None
         answer = self._worker.play(laid)
@@ -214,6 +223,11 @@ class Answer:
         record = self._read(self.laid.results[index])
         return record + json.dumps(noted, sort_keys=True).encode() if noted else record
 
+    def trail(self) -> list[int]:
+        """Where the first case went, if that was asked for."""
+        trail: list[int] = self._details.get("0", {}).get("trail", [])
+        return trail
+
     def observation(self, index: int) -> Observation:
         """What came of a case."""
         seen = batch.observe(self.laid.cases[index], self._read(self.laid.results[index]))
@@ -263,10 +277,9 @@ class Worker:
         hello: dict[str, Any] = said["hello"]
         return hello
 
-    def play(self, laid: Batch) -> Answer:
-        """Let a batch be played."""
-        (answer,) = self.play_all([laid])
-        return answer
+    def play(self, laid: Batch, traced: bool = False) -> Answer:
+        """Let a batch be played; traced: in single steps, of which the last are told."""
+        return self._end(laid, self._begin(laid, traced))
 
     def play_all(self, batches: Iterable[Batch]) -> Iterator[Answer]:
         """Let batches be played, each while whoever asks looks at the answer before."""
@@ -278,7 +291,7 @@ class Worker:
         for each in under_way:
             yield self._end(*each)
 
-    def _begin(self, laid: Batch) -> str:
+    def _begin(self, laid: Batch, traced: bool = False) -> str:
         """Order a batch; the number of the order."""
         self._orders += 1
         number = str(self._orders)
@@ -296,7 +309,10 @@ class Worker:
             pieces=[(address, len(data)) for address, data in pieces],
             results=[(at, laid.result_end(index) - at) for index, at in enumerate(laid.results)],
             patience=self._patience,
+            traced=KEPT if traced else 0,
+            collector=ADDRESS["COLLECT2"],
             switcher=ADDRESS["SW_TEXT"],
+            state=ADDRESS["STATE_PAGE"],
             guest=[ARENA + first * lib.CONFORM_PAGE, ARENA + (last + 1) * lib.CONFORM_PAGE],
             external={
                 str(index): {"event": _event(case.event), "hidden": case.looks_inside}

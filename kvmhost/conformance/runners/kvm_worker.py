@@ -48,6 +48,7 @@ from kvmhost.kvm import (
 )
 
 from .flat import flat
+from .steps import Steps
 
 PAGE = int(lib.CONFORM_PAGE)
 PORT_REPORT = int(lib.PORT_SWITCHER_FAULT)
@@ -55,6 +56,7 @@ HLT, PUSHF = 0xF4, 0x9C
 TF = 0x100
 # Where linear is not physical: the Switcher's text.
 SWITCHER, SWITCHER_BYTES = int(lib.SWITCHER_BASE), 2 * PAGE
+STATE_PAGE = SWITCHER + 2 * PAGE
 KVM_LEAVES = range(0x40000000, 0x40010000)
 # What a snapshot takes along of the model-specific registers, as far as KVM has them: SYSENTER, PAT,
 # DEBUGCTL, MISC_ENABLE, STAR (Intel SDM vol. 4; AMD APM vol. 2, appendix A).
@@ -105,6 +107,8 @@ class Player:
         self.spare: mmap.mmap | None = None
         self.vm, self.vcpu = self._machine()
         self._fresh = self.vcpu.sregs()
+        # None where nobody wants to know the way.
+        self.trail = Steps(self.memory, order["traced"], self._physical) if order.get("traced") else None
         self._place: tuple[int, int] = (-1, -1)
         self._since = time.monotonic()
 
@@ -239,8 +243,24 @@ class Player:
                 self._reach(event)
                 self._raise(event, current)
                 event = event.get("after")
+            if self.trail is not None:
+                self._follow()
         except NeverReached as why:
             self._note("broken", f"the place of its event was never reached: {why}")
+        finally:
+            if self.trail is not None:
+                self.trail.lift()
+                self._noted(current)["trail"] = list(self.trail.places)
+
+    def _follow(self) -> None:
+        """Go through the rest of a case in single steps, to our collector; it began on that page, too."""
+        own = False
+        for _ in range(MOST_STEPS):
+            here = self.vcpu.regs().rip & -PAGE == self.order["collector"]
+            if here and own:
+                return
+            own = not here
+            self._step()
 
     def _reach(self, event: dict[str, Any]) -> None:
         """Stop the vCPU just before the instruction at which an event is due."""
@@ -249,6 +269,8 @@ class Player:
                 self._step()
             return
         at = event["at"]
+        if at is None:
+            return
         for hit in range(event.get("hit", 1)):
             if hit:
                 self._step()
@@ -258,12 +280,14 @@ class Player:
                 self._step_to(at)
 
     def _plantable(self, at: int) -> bool:
-        """Ring 0 alone may HLT: not on the pages that hold the Guest's code."""
+        """Ring 0 alone may HLT: not on the pages that hold the Guest's code; nor where steps are wanted."""
         low, high = self.order["guest"]
-        return not low <= at < high
+        return self.trail is None and not low <= at < high
 
     def _physical(self, linear: int) -> int:
-        return linear - SWITCHER + self.order["switcher"] if linear >= SWITCHER else linear
+        if linear >= STATE_PAGE:
+            return linear - STATE_PAGE + int(self.order["state"])
+        return linear - SWITCHER + int(self.order["switcher"]) if linear >= SWITCHER else linear
 
     def _run_to(self, at: int) -> None:
         if self.vcpu.regs().rip == at:
@@ -292,18 +316,34 @@ class Player:
 
         KVM steps by the real TF, so the image that a PUSHF leaves shows it (catalogue, DV-12): it is mended.
         """
-        place = self._physical(self.vcpu.regs().rip)
+        rip = self.vcpu.regs().rip
+        if self.trail is not None:
+            idt = self.vcpu.sregs().idt
+            self.trail.before(rip, idt.base, idt.limit)
+        place = self._physical(rip)
         pushes_flags = place < len(self.memory) and self.memory[place] == PUSHF
         self.vcpu.set_guest_debug(single_step=True)
         try:
             left = self._run_silently()
         finally:
             self.vcpu.set_guest_debug()
-        if not isinstance(left, ExitDebug):
+            if self.trail is not None:
+                self.trail.after()
+        if not isinstance(left, ExitDebug) and not self._in_a_handler(left):
             self._lost(left)
         if pushes_flags:
             image = self._physical(self.vcpu.regs().rsp)
             self._put(image, self._word(image) & ~TF)
+
+    def _in_a_handler(self, left: Any) -> bool:
+        """Whether a step has ended at a handler's first instruction: TF does not follow there."""
+        if self.trail is None or not isinstance(left, ExitHlt):
+            return False
+        regs = self.vcpu.regs()
+        at = self.trail.landed(regs.rip)
+        if at is not None:
+            self.vcpu.set_regs(replace(regs, rip=at))
+        return at is not None
 
     def _run_silently(self) -> Any:
         """Until the vCPU leaves by itself; ExitInterrupted if it hangs on the way."""
@@ -332,7 +372,7 @@ class Player:
         elif kind == "inspect":
             self._noted(current)["hidden"] = self._hidden()
             self._set_back(event.get("left_out", ()))
-        else:
+        elif kind != "trace":
             raise NeverReached(f"this runner raises no {kind}")
 
     def _interrupt(self, vector: int) -> None:

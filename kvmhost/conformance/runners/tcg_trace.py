@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from ..stage import ADDRESS, ARENA, ARENA_SIZE, PAGE, SW
+from ..stage import ARENA, ARENA_SIZE, PAGE, SW
+from .trail import of_the_case
 
 #: One executed block: host address, then [cs_base/pc/flags/...]; the pc is linear in QEMU since 7.1.
 LINE = re.compile(rb"^Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/", re.M)
@@ -35,5 +36,4 @@ def addresses(log: bytes) -> tuple[int, ...]:
     >>> addresses(b"Trace 0: 0x7f [00000000/00416000/00000040/ff020001] \\nTrace 0: 0x7 [0/00416001/4/f]\\n")
     (4284416, 4284417)
     """
-    found = (int(address, 16) for address in LINE.findall(log))
-    return tuple(address for address in found if address & -PAGE != ADDRESS["COLLECT2"])
+    return of_the_case(int(address, 16) for address in LINE.findall(log))
