@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kvmhost.cli import conform, doctor, inspect, journey, lab, run, version
+from kvmhost.cli import bench, conform, doctor, inspect, journey, lab, run, version
 from kvmhost.cli.failures import BROKEN_PIPE, DONE, EXIT_CODES, INTERRUPTED, report
 
 
@@ -69,6 +69,6 @@ def parser() -> argparse.ArgumentParser:
         "--version", action=version.ShowVersion, help="versions of the program and of its blobs"
     )
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for room in (run, inspect, doctor, conform, lab, journey):
+    for room in (run, bench, inspect, doctor, conform, lab, journey):
         room.add_to(commands)
     return whole
