@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SLOWER = GUEST_FAILED
 #: The word that stands for whatever the aims are told from.
 AIMS = "aims"
+#: What the kernel of a lab that counts instructions says of itself.
+COUNTING = "kvmhost.icount=1"
 #: MiB that the lab needs beside its own: the machine suite has 64 Guests in one process.
 LAB_GUESTS_MIB = 1024
 EPILOG = """\
@@ -163,7 +165,7 @@ def measure(arguments: argparse.Namespace, chosen: tuple[Benchmark, ...]) -> Rep
         plan = Plan(
             names=tuple(benchmark.name for benchmark in chosen),
             mode=arguments.mode,
-            setting=setting(arguments, None if in_lab else device, icount=in_lab and not arguments.lab_times),
+            setting=setting(arguments, None if in_lab else device, icount=counts(arguments, in_lab)),
             strict=arguments.strict,
         )
         line = [*(lab_words(plan) if in_lab else ()), *session.worker_line(plan)]
@@ -193,6 +195,13 @@ def setting(arguments: argparse.Namespace, device: int | None, *, icount: bool) 
         icount=icount,
         device=device,
     )
+
+
+def counts(arguments: argparse.Namespace, in_lab: bool) -> bool:
+    """Whether the worker will be where instructions are counted: in a lab of ours, or we are in one already."""
+    if in_lab:
+        return not arguments.lab_times
+    return backend.inside_lab() and COUNTING in backend.KERNEL_COMMAND_LINE.read_text().split()
 
 
 def lab_words(plan: Plan) -> list[str]:
