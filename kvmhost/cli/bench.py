@@ -198,7 +198,7 @@ def setting(arguments: argparse.Namespace, device: int | None, *, icount: bool) 
 
 
 def counts(arguments: argparse.Namespace, in_lab: bool) -> bool:
-    """Whether the worker will be where instructions are counted: in a lab of ours, or we are in one already."""
+    """Whether the worker will be where instructions are counted: a lab of ours, or the one we are in."""
     if in_lab:
         return not arguments.lab_times
     return backend.inside_lab() and COUNTING in backend.KERNEL_COMMAND_LINE.read_text().split()
