@@ -10,6 +10,7 @@ from . import rights, sweeps, trips, vectors
 FAMILIES: Mapping[str, Callable[[Row], Iterator[CaseSpec]]] = {
     "pgf-006": rights.truth_table,
     "prp-footprint": trips.footprint,
+    "prp-fpu": trips.fpus,
     "prp-guest": trips.guests,
     "prp-host": trips.hosts,
     "sec-003": sweeps.state_page,

@@ -23,6 +23,12 @@ from .trips import ABOVE, ALWAYS, DATA, FREE_FLAGS, GPRS, HOST_DATA, NT_DF, RING
 #: A failure is shrunk by so many trips of its own at most: each is a start of the engine.
 SHRINKING = 250
 WORD = 4
+# SDM vol. 1, "x87 FPU Control Word", "x87 FPU Status Register" and "MXCSR Control and Status Register": every
+# exception is masked, so its flag may be set; what the CPU computes from both, ES and B, stays 0.
+FCW, PRECISIONS = 0x7F, (0x300, 0x200, 0)
+FSW_FREE = 0x7F7F
+MXCSR, MXCSR_FREE = 0x1F80, 0xE03F
+REGISTERS, ST_BYTES, XMM_BYTES = 8, 10, 16
 
 
 class Bytes:
@@ -32,8 +38,12 @@ class Bytes:
         self._left: Iterator[int] = iter(data)
 
     def word(self) -> int:
-        """A dword, highest byte first: what is smaller for hypothesis is the smaller number."""
-        return int.from_bytes(bytes(next(self._left) for _ in range(WORD)), "big")
+        """A dword."""
+        return self.number(WORD)
+
+    def number(self, size: int) -> int:
+        """So many bytes as one number, highest byte first: what is smaller for hypothesis is smaller."""
+        return int.from_bytes(bytes(next(self._left) for _ in range(size)), "big")
 
     def one_of(self, values: Sequence[Any]) -> Any:
         return values[next(self._left) % len(values)]
@@ -58,10 +68,24 @@ def host(data: bytes) -> State:
     return state | {"above": [some.word() for _ in range(ABOVE)]}
 
 
+def fpu(data: bytes) -> State:
+    """What FXRSTOR may load without an exception to come: control, status and tags, ST0 to 7, XMM0 to 7."""
+    some = Bytes(data)
+    return {
+        "fcw": FCW | some.one_of(PRECISIONS) | (some.number(1) & 0xC) << 8,
+        "fsw": some.number(2) & FSW_FREE,
+        "ftw": some.number(1),
+        "mxcsr": MXCSR | some.number(2) & MXCSR_FREE,
+        "st": [some.number(ST_BYTES) for _ in range(REGISTERS)],
+        "xmm": [some.number(XMM_BYTES) for _ in range(REGISTERS)],
+    }
+
+
 #: By name: how many bytes a state takes, and what is made of them.
 KINDS: Mapping[str, tuple[int, Callable[[bytes], State]]] = {
     "guests": (1 + len(DATA) + WORD * (len(GPRS) + 2), guest),
     "hosts": (len(DATA) + WORD * (2 + ABOVE), host),
+    "fpus": (7 + REGISTERS * (ST_BYTES + XMM_BYTES), fpu),
 }
 
 

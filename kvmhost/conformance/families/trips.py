@@ -1,4 +1,4 @@
-"""Trips with random states (PRP-001, PRP-002, PRP-004): what goes in must come back.
+"""Trips with random states (PRP-001 to PRP-004): what goes in must come back.
 
 The states are drawn by hypothesis (states.py), from the row's seed and the run's, so that a case has the same
 state on every runner and can be asked for by its name, and the smallest one that fails can be found.  Drawn
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..row import NOTHING, CaseSpec, Code, Row
+from ..stage import ADDRESS
 from . import spec
 
 GPRS = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
@@ -28,6 +29,7 @@ HOST_DATA = ("HDS", "LDS", "UDS")
 # The Host's stack pointer, and so many dwords above it that are none of the Switcher's business.
 HOST_ESP, ABOVE = "HOST_STACK+4096-512", 64
 NT_DF = 0x4400
+FXSAVE_BYTES = 512
 TABLES = {"gdt_base": "HOST_GDT", "gdt_limit": 255, "idt_base": "HOST_IDT", "idt_limit": 2047, "tr": "TSEL"}
 # What a trip may write (PRP-004): both frames' pages, the Host's stack and GDT (its TSS), and in the state
 # page host_sp and the Guest's TSS.
@@ -86,6 +88,48 @@ def footprint_case(row: Row, name: str, state: State) -> CaseSpec:
     return guest_case(row, name, state, {"changed": list(WRITTEN), "memory": types})
 
 
+def fpu_case(row: Row, name: str, state: State) -> CaseSpec:
+    """A Guest that loads this FPU and leaves; the Host finds it as it was."""
+    image, mask = fxsave_image(state)
+    save = b"\x0f\xae\x05" + ADDRESS["X0"].to_bytes(4, "little") + b"\xcd\x2f"
+    load = b"\x0f\xae\x0d" + ADDRESS["G_DATA"].to_bytes(4, "little") + b"\xcd\x1f"
+    return spec(
+        row,
+        name,
+        "trip",
+        code=(
+            Code("G_CODE", "fxrstor [G_DATA]\nint 0x1f", load, {}),
+            Code("HOST_CODE+7", "fxsave [X0]\nint 0x2f", save, {}),
+        ),
+        cpu={"cr4_set": ["OSFXSR"]},
+        memory=({"at": "G_DATA", "hex": image.hex()}, {"at": "X0", "fill": 0xCC, "size": FXSAVE_BYTES}),
+        expect={
+            "trap": {"vector": 0x2F, "error": "none", "eip": "HOST_CODE+16", "cs": "HCS"},
+            "tables": TABLES,
+            "memory": [{"at": "X0", "hex": image.hex(), "mask": mask}],
+        },
+    )
+
+
+def fxsave_image(state: State) -> tuple[bytes, list[int]]:
+    """The image of an FPU, and which bits of it are compared: not the last instruction's addresses.
+
+    Source: Intel SDM vol. 2, FXSAVE, "Non-64-Bit-Mode Layout of FXSAVE and FXRSTOR Memory Region".
+    """
+    image, mask = bytearray(FXSAVE_BYTES), bytearray(FXSAVE_BYTES)
+
+    def put(at: int, value: int, size: int) -> None:
+        image[at : at + size] = value.to_bytes(size, "little")
+        mask[at : at + size] = b"\xff" * size
+
+    for at, name, size in ((0, "fcw", 2), (2, "fsw", 2), (4, "ftw", 1), (24, "mxcsr", 4)):
+        put(at, state[name], size)
+    for number, (st, xmm) in enumerate(zip(state["st"], state["xmm"], strict=True)):
+        put(32 + 16 * number, st, 10)
+        put(160 + 16 * number, xmm, 16)
+    return bytes(image), [int.from_bytes(mask[at : at + 4], "little") for at in range(0, FXSAVE_BYTES, 4)]
+
+
 def guests(row: Row) -> Iterator[CaseSpec]:
     """PRP-001: registers, flags, segments and stack of a Guest survive a trip."""
     return _each(row)
@@ -101,12 +145,18 @@ def hosts(row: Row) -> Iterator[CaseSpec]:
     return _each(row)
 
 
+def fpus(row: Row) -> Iterator[CaseSpec]:
+    """PRP-003: x87 and SSE registers survive a trip."""
+    return _each(row)
+
+
 Make = Callable[[Row, str, State], CaseSpec]
 #: By family: what is drawn (states.STRATEGIES), and the case that is made of it.
 RANDOM: Mapping[str, tuple[str, Make]] = {
     "prp-guest": ("guests", guest_case),
     "prp-footprint": ("guests", footprint_case),
     "prp-host": ("hosts", host_case),
+    "prp-fpu": ("fpus", fpu_case),
 }
 
 
