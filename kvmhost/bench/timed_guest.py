@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: A Guest is alone on its vCPU here; nobody should take it away.
 SLICE_SECONDS = 3600.0
+#: Operations in a sample at least, also where one is asked for: what is around them is Python, and no two
+#: runs of it are quite the same.
+LEAST = 32
 #: The hypercall of BENCH_HYPERCALL.
 REPEATED = "FLUSH_ASYNC"
 #: A command that takes longer is lost, in seconds.
@@ -82,9 +85,9 @@ class TimedGuest:
         def sample(loops: int) -> Sample:
             assert self.machine is not None
             c = self.machine.cpus[0].c
-            runs = c.runs
-            cycles = self.do(routine, loops, arguments)
-            return Sample(cycles, loops, {"exits": c.runs - runs})
+            runs, number = c.runs, max(loops, LEAST)
+            cycles = self.do(routine, number, arguments)
+            return Sample(cycles, number, {"exits": c.runs - runs})
 
         return sample
 
@@ -118,14 +121,15 @@ class TimedGuest:
 
     def outside_nothing(self, loops: int) -> Sample:
         """A run of the machine without an operation in it, for so many operations."""
-        return self._outside(lib.BENCH_NOTHING, 0, loops)
+        return self._outside(lib.BENCH_NOTHING, 0, max(loops, LEAST))
 
     def outside_hypercalls(self, loops: int) -> Sample:
         """Hypercalls by the clock outside, with the run of the machine around them."""
         if self._calls is None:
             self._calls = watched.each(lambda number: self.do(lib.BENCH_HYPERCALL, number))
-        sample = self._outside(lib.BENCH_HYPERCALL, loops, loops)
-        return Sample(sample.total, loops, {**sample.counts, "ioctls": self._calls * loops})
+        number = max(loops, LEAST)
+        sample = self._outside(lib.BENCH_HYPERCALL, number, number)
+        return Sample(sample.total, number, {**sample.counts, "ioctls": self._calls * number})
 
     def _outside(self, routine: int, inside: int, loops: int) -> Sample:
         assert self.machine is not None

@@ -24,8 +24,7 @@ OPERATIONS = {
     "fault-fill": "A read of a page whose entry is in the Guest's table and not in the shadow: a page fault, "
     "a walk of the Guest's tables, one entry written, and the read again.",
     "set-pte": "An entry written by the Guest and told by a direct SET_PTE.",
-    "set-pte-queued": "The same by the async ring, with its part of the hypercall that empties it; where "
-    "only one is queued a sample, all of that hypercall.",
+    "set-pte-queued": "The same by the async ring, with its part of the hypercalls that empty it.",
     "flush": "FLUSH_TLB of everything: the shadow forgets all entries; what is used next is filled in again, "
     "the pages of the loop itself included.",
 }
@@ -106,10 +105,12 @@ def _subject(name: str, guest: TimedGuest) -> Subject:
 def _touch(guest: TimedGuest, loops: int) -> Sample:
     """A flush, which is not timed, stands before each chunk of pages."""
     from kvmhost._bench import lib
+    from kvmhost.bench.timed_guest import LEAST
 
-    left, cycles = loops, 0
+    number = left = max(loops, LEAST)
+    cycles = 0
     while left:
         now = min(left, CHUNK)
         cycles += guest.do(lib.BENCH_TOUCH, now)
         left -= now
-    return Sample(cycles, loops)
+    return Sample(cycles, number)

@@ -71,8 +71,7 @@ BENCHMARKS = (
     _inside("hypercall-hooked", "The same with a handler of the user's in Python that lets the Host go on."),
     _inside(
         "hypercall-queued",
-        "A call (TS) put into the async ring, and its part of the one hypercall that empties the ring; where "
-        "only one is queued a sample, all of that hypercall.",
+        "A call (TS) put into the async ring, and its part of the hypercalls that empty the ring.",
     ),
     _inside("cpuid", "CPUID at ring 1: it faults, and Python answers from the Guest's own table."),
     _inside("port-read", "IN from a port that is nobody's, emulated in Python."),
