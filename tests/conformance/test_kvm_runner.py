@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conformance.hand_made import case
 
-from kvmhost.conformance.case import Case, Observation
+from kvmhost.conformance.case import Case, Event, Observation
 from kvmhost.conformance.errors import MachineryBroke, RunnerAbsent
 from kvmhost.conformance.expand import expand
 from kvmhost.conformance.families import spec
 from kvmhost.conformance.row import Code, find
-from kvmhost.conformance.runners import kvm, make
+from kvmhost.conformance.runners import batch, kvm, make
 from kvmhost.conformance.switchers import under_test
 
 
@@ -52,6 +54,41 @@ def test_a_worker_that_may_not_open_kvm(folders: Path, monkeypatch: pytest.Monke
     with pytest.raises(RunnerAbsent, match="open failed") as caught, make("kvm", backend="native"):
         pass
     assert (caught.value.cause, caught.value.next_step) == ("permission denied", "join the group kvm")
+
+
+STUB = """
+import json, sys
+print(json.dumps({"hello": {}}), flush=True)
+for line in sys.stdin:
+    order = json.load(open(line.rstrip("\\n")))
+    with open(order["folder"] + "/" + order["answer"], "wb") as answer:
+        answer.write(bytes(sum(size for _, size in order["results"])))
+    details = {"0": {"hidden": {"line": len(line), "order": len(json.dumps(order)), "room": "x" * 200_000}}}
+    said = {"done": "", "details": details, "runs": 1, "starts": 1, "run_seconds": 0}
+    print(json.dumps(said), flush=True)
+"""
+
+
+def test_an_order_never_waits_for_an_answer(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are longer than a pipe; what goes through it fits, however late the worker reads it."""
+    module = folders / "stub_worker.py"
+    module.write_text(STUB)
+    monkeypatch.setenv("PYTHONPATH", str(folders))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(kvm, "WORKER", "stub_worker")
+    one = replace(case("one", "cd2f"), event=Event("nmi", at=0x416000))
+    laid = batch.build([one] * 600)
+    worker = kvm.Worker("native")
+    try:
+        worker.hello()
+        said = [answer.observation(0).hidden for answer in worker.play_all([laid] * 3)]
+    finally:
+        worker.close()
+        module.unlink()
+    assert len(said) == 3
+    for each in said:
+        assert int(each["order"]) > 1 << 16
+        assert int(each["line"]) < select.PIPE_BUF
 
 
 @pytest.mark.parametrize(

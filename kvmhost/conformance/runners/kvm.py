@@ -293,8 +293,7 @@ class Worker:
 
     def _begin(self, laid: Batch, traced: bool = False) -> str:
         """Order a batch; the number of the order."""
-        self._orders += 1
-        number = str(self._orders)
+        number = str(self._orders + 1)
         image, answer = f"batch-{number}", f"answer-{number}"
         pieces = [*laid.memory(), (batch.HEADER, laid.header())]
         with (Path(self._folder.name) / image).open("wb") as file:
@@ -354,9 +353,17 @@ class Worker:
             )
 
     def _order(self, **order: Any) -> None:
+        """Give an order.  What is said is only where it lies: a line that a pipe has room for at any time.
+
+        Were it longer, both sides could wait for ever: we for room in one pipe, the worker, which still has
+        to tell of the order before, for room in the other.
+        """
         assert self._process.stdin is not None
+        self._orders += 1
+        place = Path(self._folder.name) / f"order-{self._orders}"
+        place.write_text(json.dumps(order))
         try:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.write(str(place).encode() + b"\n")
         except OSError as error:
             raise self._broken("does not listen") from error
 

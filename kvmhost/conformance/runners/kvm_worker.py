@@ -2,8 +2,8 @@
 
 It runs where /dev/kvm is, which may be a lab, and Python is slow there.  So it knows nothing of rows and
 expectations: it is told a batch of cases that are laid out already, lets the monitor play them, and gives the
-memory back.  Orders come line by line as JSON on standard input, answers leave the same way; memory goes
-through files in a folder that both sides see.
+memory back.  Orders and memory are files in a folder that both sides see; standard input has a line with the
+place of each order, which may come while the one before is under way, and answers leave as lines of JSON.
 
 Most batches are one KVM_RUN.  A case with an event is stopped before its first instruction, by an OUT to
 CONFORM_PORT_EXTERNAL; then a HLT is planted where the event is due.  At ring 0 it leaves the VM without a
@@ -529,7 +529,7 @@ def main() -> int:
             here = {"vendor": greeting["vendor"], "msrs": [n for n in MSRS if n in indices]}
             say(hello=greeting)
             for line in sys.stdin:
-                _serve(kvm, cpuid, json.loads(line) | here)
+                _serve(kvm, cpuid, json.loads(Path(line.rstrip("\n")).read_bytes()) | here)
     except KvmError as error:
         say(error={"message": str(error.operation), "cause": error.cause, "next_step": error.next_step})
         return 3
