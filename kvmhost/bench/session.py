@@ -49,11 +49,11 @@ def run(
         assert process.stdout is not None
         try:
             for text in process.stdout:
-                notes.hear(text, progress)
+                notes.listen(text, progress)
         except KeyboardInterrupt as interrupt:
-            notes.interrupted = getattr(interrupt, "number", signal.SIGINT)
+            notes.interrupted = int(getattr(interrupt, "number", signal.SIGINT))
             notes.rest(process)
-        code = process.wait()
+        code = _end(process)
     return notes.report(code, time.monotonic() - began, tuple(words))
 
 
@@ -67,11 +67,19 @@ class _Notes:
         self.series: dict[str, list[Series]] = {}
         self.unmeasured: dict[str, str] = {}
         self.troubles: list[str] = []
+        self.nonsense = ""
         self.interrupted = 0
         self.ended = False
 
+    def listen(self, text: str, progress: Callable[[Step], None] | None = None) -> None:
+        """One line of the worker's; one that nobody understands (its last may be cut off) is kept as that."""
+        try:
+            self.hear(text, progress)
+        except WorkerBroke as error:
+            self.nonsense = self.nonsense or f"{error.message}: {error.cause}"
+
     def hear(self, text: str, progress: Callable[[Step], None] | None = None) -> None:
-        """One line of the worker's."""
+        """One line of the worker's.  Raises WorkerBroke if it is none, BenchError for a refusal."""
         message = from_line(text)
         match message:
             case Provenance():
@@ -102,10 +110,9 @@ class _Notes:
         try:
             assert process.stdout is not None
             for text in process.stdout:
-                with suppress(WorkerBroke):  # it may have been cut off in the middle of a line
-                    self.hear(text)
+                self.listen(text)
         except KeyboardInterrupt:
-            process.kill()
+            _kill(process)
         finally:
             watchdog.cancel()
 
@@ -114,7 +121,10 @@ class _Notes:
         if self.provenance is None:
             if self.interrupted:
                 raise KeyboardInterrupt
-            raise WorkerBroke("the measuring process ended before it began", cause=f"exit code {code}")
+            cause = self.nonsense or f"exit code {code}"
+            raise WorkerBroke("the measuring process ended before it began", cause=cause)
+        if self.nonsense and not self.interrupted:
+            self.troubles.append(self.nonsense)
         if not self.ended and not self.interrupted:
             self.troubles.append(f"the measuring process died with exit code {code}")
         chosen = set(self.plan.names)
@@ -146,7 +156,7 @@ class _Watchdog:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         import threading
 
-        self._timer = threading.Timer(PATIENCE, process.kill)
+        self._timer = threading.Timer(PATIENCE, _kill, (process,))
         self._timer.daemon = True
         self._timer.start()
 
@@ -170,7 +180,8 @@ def _worker(line: Sequence[str], inherited: Sequence[int]) -> Iterator[subproces
         line,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         pass_fds=inherited,
         start_new_session=True,
         preexec_fn=die_with_us,
@@ -183,7 +194,20 @@ def _worker(line: Sequence[str], inherited: Sequence[int]) -> Iterator[subproces
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> int:
+    """Its exit code; a worker that says nothing any more and does not go is killed."""
+    try:
+        return process.wait(PATIENCE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        _kill(process)
+        return process.wait()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """The worker, and whatever it has started: that would hold the other end of what we listen to."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -139,7 +139,7 @@ def from_line(line: str) -> Message:
         if kind is Series:
             told = _series(told)
         message: Message = kind(**told)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WorkerBroke("the measuring process said what nobody understands", cause=line[:200]) from error
     return message
 

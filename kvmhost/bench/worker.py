@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 
 from kvmhost.bench import catalogue, method, provenance, spoilers
 from kvmhost.bench.benchmark import Benchmark, Suite
-from kvmhost.bench.errors import BenchError
+from kvmhost.bench.errors import BenchError, WorkerBroke
 from kvmhost.bench.wire import End, Message, Plan, Refusal, Step, Trouble, Unmeasured, as_line
 
 #: personality(2): the flag, and the number that only asks.
@@ -105,6 +105,8 @@ def _measure(suite: Suite, benchmarks: tuple[Benchmark, ...], plan: Plan, voice:
                 _say(voice, Unmeasured(name, why))
             for series in run.series:
                 _say(voice, series)
+    except WorkerBroke as error:
+        _say(voice, Trouble(group, reason(error)))
     except BenchError as error:
         for benchmark in benchmarks:
             _say(voice, Unmeasured(benchmark.name, reason(error)))

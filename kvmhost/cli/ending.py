@@ -16,7 +16,11 @@ MARK = "by "
 
 
 class EndedBy(KeyboardInterrupt):
-    """One of the signals that end a process, raised where the main thread is."""
+    """One of the signals that end a process, raised where the main thread is; `number` is which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{MARK}{signal.Signals(number).name}")
+        self.number = number
 
 
 @contextmanager
@@ -35,7 +39,7 @@ def ended_by_signals() -> Iterator[None]:
 
 def end(number: int, frame: FrameType | None) -> NoReturn:
     """The handler."""
-    raise EndedBy(f"{MARK}{signal.Signals(number).name}")
+    raise EndedBy(number)
 
 
 def code_of(words: str) -> int:

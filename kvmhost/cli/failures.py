@@ -100,6 +100,7 @@ CODES = {
     "GuestBroke": GUEST_FAILED,
     "ImageError": GUEST_FAILED,
     "MachineBroken": OUR_FAULT,
+    "WorkerBroke": OUR_FAULT,
     "AddressError": OUR_FAULT,
     "HookError": GUEST_FAILED,
 }
