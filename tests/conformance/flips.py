@@ -50,6 +50,8 @@ FILLER = 0xCC
 WAVES, FAMILIES = (1, 5, 20), 3
 # Flips that have come so far are played so many at a time, for each has all rows of the catalogue.
 TOGETHER = 8
+# So many bytes from an instruction that is hit: then two readings of the same bytes have met again.
+ANEW = 64
 # CPU time of tcg, where a case takes a millisecond.
 HUNG_SECONDS = 1.0
 
@@ -271,13 +273,10 @@ def is_filler(flip: Flip) -> bool:
     return False
 
 
-def instruction_at(flip: Flip) -> int:
-    """The offset of the instruction that a byte of the text belongs to."""
-    text = images()[flip.switcher].text
-    for at, size, _, _ in listing.engine().disasm_lite(text, 0):
-        if at <= flip.offset < at + size:
-            return int(at)
-    raise ValueError(f"{flip}: no instruction is there")
+@cache
+def instructions(switcher: str) -> tuple[int, ...]:
+    """The offsets of the instructions of the text."""
+    return tuple(at for at, _, _, _ in listing.engine().disasm_lite(images()[switcher].text, 0))
 
 
 def was(flip: Flip) -> str:
@@ -291,9 +290,17 @@ def becomes(flip: Flip) -> str:
 
 
 def _told(flip: Flip, image: SwitcherImage) -> str:
+    """An address; or the instruction that is hit, with those behind it that a changed length makes anew."""
     if flip.part == "table":
         return f"{SW + image.entries[flip.offset // ENTRY_BYTES]:#x}"
-    return listing.instruction(image, instruction_at(flip))
+    known = instructions(flip.switcher)
+    start = max(at for at in known if at <= flip.offset)
+    told = []
+    for at, _, name, operands in listing.engine().disasm_lite(image.text[start : start + ANEW], SW + start):
+        if at - SW > flip.offset and at - SW in known:
+            return "; ".join(told)
+        told.append(f"{name} {operands}".strip())
+    return "; ".join([*told, "(bad)"])
 
 
 # The command

@@ -199,6 +199,12 @@ def test_stubs_that_bring_home_a_shifted_frame_are_seen() -> None:
 # What is said of survivors
 
 
+def test_what_a_shorter_instruction_leaves_behind_is_told() -> None:
+    flip = Flip("hardened", "text", 0x071, 6)
+    assert flips.was(flip) == "mov ebx, dword ptr [eax + 0xfe4]"
+    assert flips.becomes(flip) == "mov ebx, eax; in al, 0xf; add byte ptr [eax], al"
+
+
 def test_what_was_explained_is_still_there() -> None:
     assert flips.explanations()
     for flip, said in flips.explanations().items():
