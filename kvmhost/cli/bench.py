@@ -93,29 +93,42 @@ def command(arguments: argparse.Namespace) -> int:
     check(arguments)
     before = read_all(arguments.compare)
     from kvmhost.bench import files
+    from kvmhost.cli.opened import open_device
 
-    files.try_all(path for path in (arguments.json, arguments.csv, arguments.html) if path is not None)
-    report = measure(arguments, chosen)
+    with ExitStack() as held:
+        device = open_device(held)
+        if not backend.inside_lab():
+            stop_being_root(arguments.user)
+        # Who writes them must try it.
+        files.try_all(path for path in (arguments.json, arguments.csv, arguments.html) if path is not None)
+        report = measure(arguments, chosen, device)
     return tell(arguments, report, before)
 
 
 def wanted(words: list[str]) -> list[str]:
-    """The names that `aims` stands for in its place."""
+    """The names that `aims` stands for in its place; an aim without a benchmark is told as not measurable."""
     if AIMS not in words:
         return words
+    from kvmhost.bench import catalogue
     from kvmhost.bench.aims import NEEDED
 
-    return [name for word in words for name in (NEEDED if word == AIMS else (word,))]
+    there = {benchmark.name for suite in catalogue.suites() for benchmark in suite.benchmarks}
+    needed = [name for name in NEEDED if name in there]
+    return [name for word in words for name in (needed if word == AIMS else (word,))]
 
 
 def list_all(chosen: tuple[Benchmark, ...]) -> int:
     """Every benchmark and the paragraph about it."""
     import textwrap
 
+    # Names have hyphens, and are looked for.
+    paragraph = textwrap.TextWrapper(
+        100, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+    )
     for benchmark in chosen:
         if not benchmark.overhead:
             print(f"{benchmark.name}  [{benchmark.unit}]")
-            print(textwrap.fill(benchmark.says, 100, initial_indent="    ", subsequent_indent="    "))
+            print(paragraph.fill(benchmark.says))
     say(f"{sum(not benchmark.overhead for benchmark in chosen)} benchmarks")
     return DONE
 
@@ -149,18 +162,14 @@ def read_all(paths: list[Path]) -> list[tuple[str, Report]]:
     return [(str(path), pyperf_read.read(path)) for path in paths]
 
 
-def measure(arguments: argparse.Namespace, chosen: tuple[Benchmark, ...]) -> Report:
+def measure(arguments: argparse.Namespace, chosen: tuple[Benchmark, ...], device: int | None) -> Report:
     """The run itself, natively or in the lab; a signal ends it early and leaves what was finished."""
     from kvmhost.bench import catalogue, session
     from kvmhost.bench.wire import Plan
     from kvmhost.cli.ending import ended_by_signals
-    from kvmhost.cli.opened import open_device
     from kvmhost.cli.progress import share_line
 
     with ExitStack() as held:
-        device = open_device(held)
-        if not backend.inside_lab():
-            stop_being_root(arguments.user)
         in_lab = backend.goes_to_lab(arguments.backend, device)
         plan = Plan(
             names=tuple(benchmark.name for benchmark in chosen),
@@ -213,30 +222,52 @@ def lab_words(plan: Plan) -> list[str]:
 
 def tell(arguments: argparse.Namespace, report: Report, before: list[tuple[str, Report]]) -> int:
     """Every form that was asked for, and the table on stdout; the exit code."""
-    from kvmhost.bench import aims, compare, files
+    from kvmhost.bench import aims, compare
+    from kvmhost.bench.errors import ResultFileError
     from kvmhost.bench.report import text
 
     times = arguments.lab_times
-    if arguments.json is not None:
-        from kvmhost.bench import pyperf_file
-
-        pyperf_file.write(arguments.json, report, lab_times=times)
-    if arguments.csv is not None:
-        from kvmhost.bench import as_csv
-
-        files.write(arguments.csv, as_csv.text(report, lab_times=times))
-    if arguments.html is not None:
-        from kvmhost.bench.report import html
-
-        files.write(arguments.html, html.render([*before, ("this run", report)]))
+    unwritten: list[ResultFileError] = []
+    for write in (write_json, write_csv, write_html):
+        try:
+            write(arguments, report, before)
+        except ResultFileError as error:  # the others, and the table, are all the more wanted
+            unwritten.append(error)
     print(text.render(report, lab_times=times), end="")
     lost = False
     for name, old in before:
         comparison = compare.compare(old, report, lab_times=times)
         print(text.render_comparison(name, comparison), end="")
         lost = lost or comparison.lost
+    if unwritten:
+        raise unwritten[0]
     missed = AIMS in arguments.names and any(verdict.missed for verdict in aims.judge(report))
     return exit_code(report, slower=lost or missed)
+
+
+def write_json(arguments: argparse.Namespace, report: Report, before: list[tuple[str, Report]]) -> None:
+    """For pyperf, and for --compare."""
+    if arguments.json is not None:
+        from kvmhost.bench import pyperf_file
+
+        pyperf_file.write(arguments.json, report, lab_times=arguments.lab_times)
+
+
+def write_csv(arguments: argparse.Namespace, report: Report, before: list[tuple[str, Report]]) -> None:
+    """For tables of others."""
+    if arguments.csv is not None:
+        from kvmhost.bench import as_csv, files
+
+        files.write(arguments.csv, as_csv.text(report, lab_times=arguments.lab_times))
+
+
+def write_html(arguments: argparse.Namespace, report: Report, before: list[tuple[str, Report]]) -> None:
+    """For people: this run beside those that it is compared with."""
+    if arguments.html is not None:
+        from kvmhost.bench import files
+        from kvmhost.bench.report import html
+
+        files.write(arguments.html, html.render([*before, ("this run", report)]))
 
 
 def exit_code(report: Report, *, slower: bool) -> int:
