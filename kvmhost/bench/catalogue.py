@@ -12,7 +12,7 @@ from kvmhost.bench.benchmark import Benchmark, Suite
 from kvmhost.bench.errors import SelectionError
 
 #: In the order of the report, from the smallest thing to the largest.
-SUITES = ("switch", "exit", "trap", "paging")
+SUITES = ("switch", "exit", "trap", "paging", "machine", "boot")
 
 
 @cache

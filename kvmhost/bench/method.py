@@ -273,9 +273,18 @@ class Run:
             self.warm.append(self.round(self.steps(quick), number))
             for name in waiting:
                 step = (name, self.loops[name])
+                if self.icount and self.took_long(name):
+                    self.slow.add(name)
+                    self.stable.add(name)
                 history = [each[step].total / each[step].loops for each in self.warm if step in each]
                 if settled(history, self.mode.window):
                     self.stable.add(name)
+
+    def took_long(self, name: str) -> bool:
+        """Whether the warm-up's last sample of it was a slow one, by the host's own clock."""
+        sample = self.warm[-1].get((name, self.loops[name]))
+        slow = self.benchmarks[name].unit is Unit.NANOSECONDS
+        return slow and sample is not None and sample.total >= SLOW_NS
 
     def steps(self, names: Collection[str]) -> list[Step]:
         """What a round consists of: each benchmark, and before it what it subtracts, as often repeated."""

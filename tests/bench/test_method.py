@@ -92,6 +92,20 @@ def test_a_counting_machine_is_asked_for_one_operation() -> None:
     assert one.series[0].values == (40.0,) * 3 and one.series[0].stable
 
 
+def test_a_counting_machine_does_not_repeat_what_is_slow_to_warm_it() -> None:
+    """A quarter of a billion instructions are warm-up enough; what is short goes on until it settles."""
+    machine = Machine()
+    slow, quick = (
+        Work(machine, name, each, slower=lambda number: 1 + 0.1 * number)
+        for name, each in (("s/slow", 250e6), ("s/quick", 20e6))
+    )
+    works = {work.name: work for work in (slow, quick)}
+    members = [benchmark("slow"), benchmark("quick")]
+    (one,) = measure(members, machine.subjects(works), NORMAL, icount=True, clock=machine.clock)
+    assert (slow.number, quick.number) == (1 + 3, 8 + 3)
+    assert [series.stable for series in one.series] == [True, False]
+
+
 def test_rounds_go_forth_and_back() -> None:
     machine = Machine()
     works = [Work(machine, f"s/{name}", 1000.0) for name in "abc"]
