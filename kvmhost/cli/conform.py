@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,11 +114,23 @@ def command(arguments: argparse.Namespace) -> int:
             next_step="name both; kvmhost conform --help tells what --offsets holds",
         )
     runners = named_runners(arguments.runner)
+    refuse_unwritten_reports(arguments)
     if arguments.list:
         return list_rows(arguments)
     if arguments.explain is not None:
         return explain(arguments, runners)
     return perform(arguments, runners)
+
+
+def refuse_unwritten_reports(arguments: argparse.Namespace) -> None:
+    """--list and --explain make no report: a file that never appears is worse than an error."""
+    instead = "--list" if arguments.list else "--explain" if arguments.explain is not None else ""
+    for form in ("json", "junit", "html", "tap", "timing"):
+        if instead and getattr(arguments, form):
+            raise UsageError(
+                f"{instead} makes no report, so --{form} does not go with it",
+                next_step=f"run the rows without {instead}",
+            )
 
 
 def named_runners(words: Sequence[str] | None) -> tuple[str, ...]:
@@ -332,29 +344,48 @@ def decided_for_lab(wanted: str) -> bool:
 
 
 def write_reports(arguments: argparse.Namespace, done: Run) -> None:
-    """Every form that was asked for, and one on stdout."""
+    """Every form that was asked for, and one on stdout.
+
+    A file that cannot be written, on a disk that is full by now, keeps nobody from the others or from the
+    verdict.  Raises the last ReportError then.
+    """
+    from kvmhost.conformance.errors import ReportError
     from kvmhost.conformance.report import files
 
-    if arguments.json is not None:
-        from kvmhost.conformance.report import as_json
-
-        files.write(arguments.json, as_json.render(done))
-    if arguments.junit is not None:
-        from kvmhost.conformance.report import as_junit
-
-        files.write(arguments.junit, as_junit.render(done))
-    if arguments.html is not None:
-        from kvmhost.conformance.report import html
-
-        files.write(arguments.html, html.render(done))
+    failed: list[ReportError] = []
+    for path, render in file_forms(arguments):
+        try:
+            files.write(path, render(done))
+        except ReportError as error:
+            failed.append(error)
     if arguments.tap:
         from kvmhost.conformance.report import as_tap
 
-        print(as_tap.render(done), end="")
+        print(as_tap.render(done, with_timing=arguments.timing), end="")
     else:
         from kvmhost.conformance.report import as_text
 
         print(as_text.render(done, with_timing=arguments.timing), end="")
+    for one in failed[:-1]:
+        say(f"{one.message}: {one.cause}")
+    if failed:
+        raise failed[-1]
+
+
+def file_forms(arguments: argparse.Namespace) -> Iterator[tuple[Path, Callable[[Run], str]]]:
+    """The files that were asked for, each with what makes its text."""
+    if arguments.json is not None:
+        from kvmhost.conformance.report import as_json
+
+        yield arguments.json, as_json.render
+    if arguments.junit is not None:
+        from kvmhost.conformance.report import as_junit
+
+        yield arguments.junit, as_junit.render
+    if arguments.html is not None:
+        from kvmhost.conformance.report import html
+
+        yield arguments.html, html.render
 
 
 def exit_code(done: Run, arguments: argparse.Namespace) -> int:

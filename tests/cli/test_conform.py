@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -100,6 +102,26 @@ def test_every_report_of_one_run(
     )
 
 
+def test_a_disk_that_fills_up_costs_one_report_and_not_the_verdict(
+    engines: Engines, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        if path.name in ("json", "html"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_text(text)
+
+    engines()
+    monkeypatch.setattr("kvmhost.conformance.report.files.replace", full)
+    options = [word for form in ("json", "junit", "html") for word in (f"--{form}", tmp_path / form)]
+    assert conform("SEN-010", "--runner", "tcg", *options) == USAGE
+    out, err = capsys.readouterr()
+    assert "no row failed of 1 that ran" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["junit"]
+    for form in ("json", "html"):
+        assert f"cannot write the report {tmp_path / form}" in err
+    assert err.count("No space left on device") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -116,6 +138,8 @@ def test_every_report_of_one_run(
         (["--list", "--explain", "X"], "not allowed with argument"),
         (["--explain", "SEN"], "SEN is 23 rows"),
         (["--switcher", "/bin/true", "--offsets", "/dev/null"], "/bin/true cannot be put on the stage"),
+        (["--list", "--json", "r.json"], "--list makes no report, so --json does not go with it"),
+        (["--explain", "SEN-010", "--html", "r"], "--explain makes no report, so --html does not go with it"),
         (["PRP-008", "--core"], "nothing of PRP-008 is in the core set"),
     ],
 )

@@ -143,10 +143,22 @@ def test_the_text_tells_what_needs_attention() -> None:
         "runners disagree on 3 cases, 1 of them unexplained",
         "1 case: DV-02 (the image of EFLAGS has RF=0)",
         "kvm    41.5 s, of these 33.0 s (80 %) inside the engine, 3 starts",
-        "1 row failed of 5 that ran (12 cases); 1 deviate as known; 1 cannot be shown here; 1 not possible",
+        "1 row failed of 5 that ran (9 cases); 1 deviate as known; 1 cannot be shown here; 1 not possible",
     ):
         assert part in text
     assert max(map(len, text.split("\n"))) <= 140
+
+
+def test_cases_that_did_not_run_are_not_among_those_that_did() -> None:
+    cases = (case("one", "kvm"), case("two", "kvm", Status.SKIP), case("three", "kvm", Status.UNSUPPORTED))
+    made_up = run(rows=(row("A-001", *cases),))
+    assert "of 1 that ran (1 case)" in as_text.render(made_up)
+
+
+def test_tap_tells_the_time_as_a_comment() -> None:
+    comments = as_tap.render(run(), with_timing=True).removeprefix(as_tap.render(run())).splitlines()
+    assert "# kvm: 41.5 s, of these 33.0 s (80 %) inside the engine, 3 starts" in comments
+    assert all(line.startswith("# ") for line in comments)
 
 
 def test_an_early_end_is_the_last_word() -> None:

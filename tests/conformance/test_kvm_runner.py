@@ -47,6 +47,14 @@ def test_a_worker_that_is_none(
     assert cause in caught.value.cause
 
 
+def test_a_lab_that_cannot_start_is_told_in_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folders))
+    with pytest.raises(RunnerAbsent) as caught, make("kvm", backend="lab"):
+        pass
+    assert "is not installed; what to do: install" in caught.value.cause
+    assert caught.value.cause.isprintable() and "kvmhost: " not in caught.value.cause
+
+
 def test_a_worker_that_may_not_open_kvm(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = {"message": "open", "cause": "permission denied", "next_step": "join the group kvm"}
     monkeypatch.setattr(kvm.Worker, "_listen", lambda self: {"error": error})

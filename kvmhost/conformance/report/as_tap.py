@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from kvmhost.conformance.report.words import clean, told, verdict
+from kvmhost.conformance.report.words import clean, timing, told, verdict
 from kvmhost.conformance.results import RowResult, Run, Status
 
 
-def render(run: Run) -> str:
-    """The whole stream."""
-    return "\n".join(lines(run)) + "\n"
+def render(run: Run, *, with_timing: bool = False) -> str:
+    """The whole stream; `with_timing` adds where the time went, as comments."""
+    stream = [*lines(run)]
+    if with_timing:
+        stream += [f"# {one.runner}: {timing(one)}" for one in run.environments]
+    return "\n".join(stream) + "\n"
 
 
 def lines(run: Run) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from kvmhost.conformance.results import CaseResult, CodeLine, Environment, RowResult, Run, Status
+from kvmhost.conformance.results import SILENT, CaseResult, CodeLine, Environment, RowResult, Run, Status
 
 #: The kinds of rows, by the catalogue's letters.
 KINDS = {
@@ -83,7 +83,7 @@ def verdict(run: Run) -> str:
     """The last line of every report: one sentence."""
     rows = Counter(row.status() for row in run.rows)
     ran = sum(rows.values()) - rows[Status.NOT_WRITTEN] - rows[Status.SKIP] - rows[Status.UNSUPPORTED]
-    cases = sum(len(row.cases) for row in run.rows)
+    cases = sum(case.status not in SILENT for row in run.rows for case in row.cases)
     head = f"{number(rows[Status.FAIL], 'row')} failed" if rows[Status.FAIL] else "no row failed"
     parts = [f"{head} of {ran:,} that ran ({number(cases, 'case')})"]
     parts += [

@@ -390,7 +390,9 @@ class Worker:
         self._noise.seek(0)
         words = self._noise.read().decode(errors="replace").strip()
         if self._process.returncode == 3:
-            return RunnerAbsent("runner kvm cannot work here", cause=words, next_step="kvmhost doctor")
+            return RunnerAbsent(
+                "runner kvm cannot work here", cause=in_one_line(words), next_step="kvmhost doctor"
+            )
         return MachineryBroke(
             f"the worker of the kvm runner {what}",
             cause=words[-2000:] or "it said nothing",
@@ -415,6 +417,15 @@ class Worker:
         process.stdout.close()
         self._noise.close()
         self._folder.cleanup()
+
+
+def in_one_line(words: str) -> str:
+    """What a command said in lines of its own, as a part of a sentence of ours.
+
+    >>> in_one_line("kvmhost: no QEMU\\n  what to do: install it\\n")
+    'no QEMU; what to do: install it'
+    """
+    return "; ".join(line.strip().removeprefix("kvmhost: ") for line in words.splitlines() if line.strip())
 
 
 def _event(event: Event | None) -> dict[str, Any] | None:
