@@ -6,7 +6,7 @@ first system call comes from ring 3: until then a gate of the Host's stands wher
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -46,13 +46,14 @@ class Way:
     """
 
     machine: Machine
+    clock: Callable[[], int]
     begun: int
     last: frozenset[str] = frozenset()
     seen: dict[str, Sample | str] = field(default_factory=dict)
 
     def reach(self, name: str) -> None:
         """From any thread."""
-        now = time.perf_counter_ns()
+        now = self.clock()
         if name in self.seen:
             return
         self.seen[name] = Sample(now - self.begun, 1, counts(self.machine.statistics()))
@@ -62,12 +63,13 @@ class Way:
 
 def hello(setting: Setting) -> Outcome:
     """One life of the shipped Guest that says hello."""
+    clock = guests.clock(setting)
     guests.clean()
     with guests.reasons():
-        begun = time.perf_counter_ns()
+        begun = clock()
         with guests.machine(setting, MEMORY) as machine:
             guest = machine.load("hello")
-            way = Way(machine, begun)
+            way = Way(machine, clock, begun)
             guest.console.append(lambda text: way.reach(HELLO_OUTPUT))
             outcome = _run(way, guests.patience(setting))
             if outcome is not None and outcome.succeeded:
@@ -78,12 +80,13 @@ def hello(setting: Setting) -> Outcome:
 def linux(setting: Setting) -> Outcome:
     """One boot of the user's kernel, up to user space."""
     assert setting.kernel is not None
+    clock = guests.clock(setting)
     guests.clean()
     with guests.reasons():
-        begun = time.perf_counter_ns()
+        begun = clock()
         with guests.machine(setting, MEMORY) as machine:
             guest = machine.load(setting.kernel, setting.append, initrd=setting.initrd)
-            way = Way(machine, begun, frozenset({LINUX_OUTPUT, LINUX_USER}))
+            way = Way(machine, clock, begun, frozenset({LINUX_OUTPUT, LINUX_USER}))
             guest.console.append(lambda text: way.reach(LINUX_OUTPUT))
             _watch_for_user_space(guest, way)
             outcome = _run(way, guests.patience(setting))

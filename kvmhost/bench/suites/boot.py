@@ -10,7 +10,8 @@ from kvmhost.bench.benchmark import Benchmark, Setting, Subject, Suite, Unit
 HELLO, LINUX = "hello", "linux"
 NO_KERNEL = "it takes a Linux kernel: name one with --kernel FILE, and what it boots from with --initrd FILE"
 _FROM = (
-    "By the monotonic clock, from before /dev/kvm is opened and the image is read from its file: a Machine "
+    "By the monotonic clock (where instructions are counted, those of this process), "
+    "from before /dev/kvm is opened and the image is read from its file: a Machine "
     "with one vCPU and 64 MiB, and this Guest alone in it"
 )
 _COUNTS = (

@@ -26,7 +26,8 @@ _CLEAN = "Python's garbage of earlier lives is collected before the clock runs."
 def _life(name: str, says: str) -> Benchmark:
     return Benchmark(
         f"machine/{name}",
-        f"{says}  By the monotonic clock; nothing is subtracted.",
+        f"{says}  By the monotonic clock, or where instructions are counted, those of this process; "
+        "nothing is subtracted.",
         Unit.NANOSECONDS,
         LIFE,
         reference="machine/bare-first-instruction",
@@ -73,6 +74,7 @@ BENCHMARKS = (
             f"machine/guests-{number}",
             f"One Machine with one vCPU and {number} Guests of 8 MiB in one process: from before /dev/kvm is "
             "opened until each has started, made its tables and halts; divided by the number of Guests.  "
+            "By the monotonic clock, or where instructions are counted, those of this process.  "
             f"{_CLEAN}  Nothing is subtracted.",
             Unit.NANOSECONDS,
             MANY,
