@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from bench.reports import COUNTING, LAB, NATIVE, report, result
 
-from kvmhost.bench import aims
+from kvmhost.bench import aims, catalogue
 from kvmhost.bench.aims import AIMS, Outcome, Verdict
 from kvmhost.bench.benchmark import Unit
 from kvmhost.bench.results import Provenance, Report, Result
@@ -127,3 +127,9 @@ def test_one_run_does_not_agree_with_itself() -> None:
 
 def test_what_is_needed_is_named_once() -> None:
     assert len(aims.NEEDED) == len(set(aims.NEEDED)) == 10
+
+
+def test_what_is_needed_is_in_the_catalogue() -> None:
+    """An aim that names no benchmark would never be measured, and nobody would hear of it."""
+    every = {benchmark.name for suite in catalogue.suites() for benchmark in suite.benchmarks}
+    assert set(aims.NEEDED) <= every
