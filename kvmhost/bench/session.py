@@ -105,10 +105,10 @@ class _Notes:
 
     def rest(self, process: subprocess.Popen[str]) -> None:
         """Have the worker end, and hear what it still has to say; a second interrupt ends it at once."""
-        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
         watchdog = _Watchdog(process)
         try:
-            assert process.stdout is not None
+            process.send_signal(signal.SIGINT)  # a second interrupt may come in here already
             for text in process.stdout:
                 self.listen(text)
         except KeyboardInterrupt:

@@ -149,10 +149,14 @@ class UserLink(Link):
         return len(data) if queue.write(chain, data) == len(data) else 0
 
     def hoard(self) -> None:
-        """Read what is there; passt, which is one thread, would otherwise stand still in both directions."""
+        """Read what is there; passt, which is one thread, would otherwise stand still in both directions.
+
+        What has no room is lost, and it is the newest: with the oldest gone, all that waits behind it would
+        come out of order, the Guest would ask for the gap once a frame, and passt send everything again.
+        """
         if self._fill():
             while len(self._frames) > MOST_WAITING:
-                self._frames.popleft()
+                self._frames.pop()
                 self.counters.receive_lost += 1
 
     def send(self, queue: Virtqueue, chain: Chain) -> bool:
