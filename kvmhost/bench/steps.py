@@ -79,4 +79,4 @@ def step_into_stub(rig: Rig, trap: Trap) -> None:
     if not isinstance(left, ExitIo) or left.port != PLANTED_PORT:
         raise rig.lost(left)
     rig.vcpu.complete()
-    rig.vcpu.set_regs(replace(rig.vcpu.regs(), rip=stub))
+    rig.vcpu.set_regs(replace(rig.vcpu.regs(), rip=stub), check=True)
