@@ -54,7 +54,10 @@ def each(work: Callable[[int], object], loops: int = 50) -> int:
     Each number is the least of a few tries: a thread of ours that wanted the interpreter, or an allocator
     that wanted memory, makes a call now and then that no operation asked for.
     """
-    alone, many = (
-        min(system_calls(partial(work, number)) for _ in range(TRIES)) for number in (1, loops + 1)
-    )
+    alone, many = (least(partial(work, number)) for number in (1, loops + 1))
     return -((alone - many) // loops)
+
+
+def least(work: Callable[[], object]) -> int:
+    """What system_calls says of a few tries, at the least."""
+    return min(system_calls(work) for _ in range(TRIES))
