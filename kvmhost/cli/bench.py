@@ -8,6 +8,7 @@ what it had finished when a signal came is reported.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -135,8 +136,6 @@ def list_all(chosen: tuple[Benchmark, ...]) -> int:
 
 def check(arguments: argparse.Namespace) -> None:
     """What can be wrong with the words alone.  Raises UsageError."""
-    import os
-
     if arguments.cpu is not None and arguments.cpu not in os.sched_getaffinity(0):
         raise UsageError(
             f"there is no CPU {arguments.cpu} for this process",

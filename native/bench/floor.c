@@ -307,18 +307,3 @@ int floor_life(int32_t kvm, const uint8_t *text, uint32_t bytes, uint64_t *creat
 	*destroy_ns = clock_ns(CLOCK_MONOTONIC) - ran;
 	return result;
 }
-
-/* [B40] LFENCE on both sides: CPUID, the old way to serialise, leaves a VM. */
-uint64_t floor_tsc(void)
-{
-	uint32_t low, high;
-
-	__asm__ volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high) : : "memory");
-	return (uint64_t)high << 32 | low;
-}
-
-void floor_both_clocks(uint64_t *tsc, uint64_t *ns)
-{
-	*tsc = floor_tsc();
-	*ns = clock_ns(CLOCK_MONOTONIC);
-}

@@ -34,7 +34,7 @@ uint32_t floor_exit_reason(const void *run);
 
 /*
  * Makes a VM.  KVM is an open /dev/kvm, or -1 to open it.  0 or -errno; then nothing is left.
- * WITHOUT_CHIPS is always the case: HLT leaves the VM.
+ * There are no interrupt controllers in it, so HLT leaves the VM.
  */
 int floor_create(struct floor_vm *vm, int32_t kvm, const uint8_t *text, uint32_t bytes);
 void floor_destroy(struct floor_vm *vm);
@@ -92,9 +92,5 @@ int floor_provoke(const struct floor_provocation *what, uint64_t loops, struct f
  */
 int floor_life(int32_t kvm, const uint8_t *text, uint32_t bytes, uint64_t *create_ns, uint64_t *first_ns,
 	       uint64_t *destroy_ns);
-
-/* Serialised reading of the time-stamp counter, and its frequency's measure: both clocks at one moment. */
-uint64_t floor_tsc(void);
-void floor_both_clocks(uint64_t *tsc, uint64_t *ns);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * [B45] No system call besides KVM_RUN: whoever says so should be watched.
+ * [B40] No system call besides KVM_RUN: whoever says so should be watched.
  *
  * A seccomp filter lets KVM_RUN pass and has the kernel tell a second thread of every other
  * call, which counts it and lets it go on (seccomp_unotify(2)).  That thread exists before the
