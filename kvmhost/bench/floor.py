@@ -25,7 +25,6 @@ REASONS = {
     "mmio_write": int(product.KVM_EXIT_MMIO),
     "hlt": int(product.KVM_EXIT_HLT),
 }
-FRAME_WORDS = 18
 
 
 @cache
@@ -67,7 +66,7 @@ class FloorVm:
         device = -1 if setting.device is None else setting.device
         check(lib.floor_create(self._vm, device, text, len(text)), "making a VM")
         self._reason = REASONS.get(program, int(product.KVM_EXIT_IO))
-        self._shared = ffi.new("uint32_t[]", FRAME_WORDS)
+        self._shared = ffi.new("uint32_t[]", lib.FLOOR_FRAME_WORDS)
 
     def run(self, loops: int) -> Sample:
         """Exits, and nothing else."""

@@ -176,8 +176,6 @@ int floor_run_registers(int32_t vcpu, const void *run, uint64_t loops, uint32_t 
 	return result;
 }
 
-#define FRAME_WORDS 18
-
 int floor_run_shared(int32_t vcpu, const void *run, uint64_t loops, uint32_t reason,
 		     volatile uint32_t *shared, struct floor_time *time)
 {
@@ -187,7 +185,7 @@ int floor_run_shared(int32_t vcpu, const void *run, uint64_t loops, uint32_t rea
 	begin(time);
 	while (loops-- && (result = run_once(vcpu)) == 0) {
 		time->other_exits += page->exit_reason != reason;
-		for (int word = 0; word < FRAME_WORDS; word++)
+		for (int word = 0; word < FLOOR_FRAME_WORDS; word++)
 			shared[word] += 1;
 	}
 	end(time);

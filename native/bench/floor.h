@@ -12,6 +12,7 @@
 #define FLOOR_TEXT 0x00001000 /* where the program goes and starts */
 #define FLOOR_MMIO 0x00200000 /* nothing is there */
 #define FLOOR_PORT 0xE0
+#define FLOOR_FRAME_WORDS 18 /* as many registers as a Guest's frame has */
 
 struct floor_vm {
 	int32_t kvm, vm, vcpu;
@@ -44,7 +45,7 @@ int floor_run(int32_t vcpu, const void *run, uint64_t loops, uint32_t reason, st
 /* The same with KVM_GET_REGS and KVM_SET_REGS after each, as a Host without shared memory needs them. */
 int floor_run_registers(int32_t vcpu, const void *run, uint64_t loops, uint32_t reason,
 			struct floor_time *time);
-/* The same, and 18 words read from and written to SHARED instead. */
+/* The same, and FLOOR_FRAME_WORDS words read from and written to SHARED instead. */
 int floor_run_shared(int32_t vcpu, const void *run, uint64_t loops, uint32_t reason,
 		     volatile uint32_t *shared, struct floor_time *time);
 /* KVM_RUN with an interrupt window requested: each returns as soon as the Guest could take one. */
